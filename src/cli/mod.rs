@@ -1,0 +1,6 @@
+//! To be filled.
+use std::process::ExitCode;
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    ExitCode::SUCCESS
+}

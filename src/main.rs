@@ -1,0 +1,7 @@
+//! The `hooke` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hooke::cli::main()
+}

@@ -1,0 +1,83 @@
+//! Matrix product with optional bias and accumulation.
+//!
+//! `out (M, N) = op(a) · op(b) + bias`, or `out += …`; K is the summed dimension.
+//!
+//! | layout | a | b | used for |
+//! |---|---|---|---|
+//! | [`Layout::NT`] | (M, K) | (N, K) | a linear layer: y = x Wᵀ, W stored (out, in) |
+//! | [`Layout::NN`] | (M, K) | (K, N) | its input gradient: dx = dy W |
+//! | [`Layout::TN`] | (K, M) | (K, N) | its weight gradient: dW = dyᵀ x |
+//!
+//! All operands share one dtype; row-major; `out` must not alias an input (the types see to it).
+//! Accumulation over K in f32 (f64 for f64), in an order that does not depend on threads.
+
+mod cpu;
+
+use super::{Cost, Operand, check, check_dtype, check_rank, check_shape};
+use crate::device::Device;
+use crate::error::Result;
+use crate::tensor::{View, ViewMut};
+use crate::with_real;
+
+/// Which operand is stored transposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// a (M, K), b (N, K).
+    NT,
+    /// a (M, K), b (K, N).
+    NN,
+    /// a (K, M), b (K, N).
+    TN,
+}
+
+/// Whether the output is overwritten or added to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accumulate {
+    /// `out = …`; previous contents are not read.
+    No,
+    /// `out += …`.
+    Yes,
+}
+
+/// Computes the product; `bias` has shape (N) and is added to every row.
+///
+/// Errors: shapes or dtypes that do not fit. Deterministic.
+pub fn matmul(
+    device: &Device,
+    out: ViewMut<'_>,
+    a: View<'_>,
+    b: View<'_>,
+    bias: Option<View<'_>>,
+    layout: Layout,
+    accumulate: Accumulate,
+) -> Result<()> {
+    const OP: &str = "matmul";
+    let [a0, a1] = check_rank(OP, "a", &a)?;
+    let [b0, b1] = check_rank(OP, "b", &b)?;
+    let (m, k, n, b_k) = match layout {
+        Layout::NT => (a0, a1, b0, b1),
+        Layout::NN => (a0, a1, b1, b0),
+        Layout::TN => (a1, a0, b1, b0),
+    };
+    check(OP, "b", b_k == k, || format!("{k} along the summed dimension"), || b_k.to_string())?;
+    check_shape(OP, "out", &out, &[m, n])?;
+    check_dtype(OP, "a", &a, out.dtype())?;
+    check_dtype(OP, "b", &b, out.dtype())?;
+    if let Some(bias) = &bias {
+        check_shape(OP, "bias", bias, &[n])?;
+        check_dtype(OP, "bias", bias, out.dtype())?;
+    }
+    match device {
+        Device::Cpu => with_real!(OP, Operand::dtype(&out), T => {
+            let bias = bias.map(|bias| bias.host::<T>());
+            cpu::matmul(out.host::<T>(), a.host(), b.host(), bias, layout, accumulate, [m, n, k]);
+            Ok(())
+        }),
+    }
+}
+
+/// 2·M·N·K FLOPs; each operand moved once.
+pub fn cost(m: usize, n: usize, k: usize, elem_bytes: usize) -> Cost {
+    let (m, n, k) = (m as f64, n as f64, k as f64);
+    Cost { flops: 2.0 * m * n * k, bytes: elem_bytes as f64 * (m * k + n * k + m * n) }
+}
