@@ -1,1 +1,10 @@
-//! To be filled.
+//! The transformer: configuration, parameter layout, forward and backward.
+
+pub mod activations;
+pub mod backward;
+pub mod cache;
+pub mod config;
+pub mod forward;
+pub mod head;
+pub mod layout;
+pub mod params;

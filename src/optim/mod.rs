@@ -1,1 +1,4 @@
-//! To be filled.
+//! What an optimizer step needs besides gradients: schedules and ranges.
+
+pub mod adamw;
+pub mod schedule;

@@ -1,1 +1,5 @@
-//! To be filled.
+//! Fine-tuning: one optimizer step, and the run around it.
+
+pub mod record;
+pub mod run;
+pub mod step;

@@ -1,6 +1,16 @@
 //! Operators: reference against f64, gradients against differences, edge sizes, threads.
 
+mod adamw;
+mod attention;
+mod cross_entropy;
+mod elementwise;
+mod embedding;
 mod matmul;
+mod qk_norm;
+mod reduce;
+mod rmsnorm;
+mod rope;
+mod swiglu;
 
 use hooke::dtype::Real;
 use rayon::ThreadPoolBuilder;
