@@ -28,6 +28,14 @@ impl DType {
             Self::BF16 | Self::F16 => 2,
         }
     }
+
+    /// What sums and saved statistics over elements of this type are kept in.
+    pub const fn accumulator(self) -> Self {
+        match self {
+            Self::F64 => Self::F64,
+            Self::F32 | Self::BF16 | Self::F16 | Self::I32 => Self::F32,
+        }
+    }
 }
 
 impl fmt::Display for DType {

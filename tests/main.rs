@@ -1,5 +1,8 @@
 //! The one integration binary.
 
+// Test helpers outside `#[test]` functions unwrap too; a panic is how a test fails.
+#![allow(clippy::unwrap_used)]
+
 mod bad_input;
 mod chat;
 mod checkpoint;
