@@ -1,1 +1,63 @@
-//! To be filled.
+//! One flat buffer with a layout: weights, gradients and optimizer moments all have this form.
+
+use super::layout::{ParamLayout, Span};
+use crate::device::Device;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::tensor::{Tensor, View, ViewMut};
+use std::sync::Arc;
+
+/// Owns one value per parameter element, all of one type, addressed by [`Span`].
+#[derive(Debug)]
+pub struct Params {
+    flat: Tensor,
+    layout: Arc<ParamLayout>,
+}
+
+impl Params {
+    /// Allocates zeros for `what` (named if memory runs out).
+    pub fn zeros(
+        device: &Device,
+        what: &str,
+        layout: &Arc<ParamLayout>,
+        dtype: DType,
+    ) -> Result<Self> {
+        let flat = Tensor::zeros(device, what, [layout.num_elems()], dtype)?;
+        Ok(Self { flat, layout: Arc::clone(layout) })
+    }
+
+    /// Where each parameter lies.
+    pub fn layout(&self) -> &Arc<ParamLayout> {
+        &self.layout
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        self.flat.dtype()
+    }
+
+    /// The elements of `span` in its shape; panics if it reaches beyond the buffer.
+    pub fn view(&self, span: &Span) -> View<'_> {
+        self.flat().slice_rows(span.offset, span.shape.num_elems()).reshape(span.shape)
+    }
+
+    /// The elements of `span` in its shape, for writing; panics if it reaches beyond the buffer.
+    pub fn view_mut(&mut self, span: &Span) -> ViewMut<'_> {
+        self.flat_mut().slice_rows(span.offset, span.shape.num_elems()).reshape(span.shape)
+    }
+
+    /// Every element: shape (num_elems).
+    pub fn flat(&self) -> View<'_> {
+        self.flat.view()
+    }
+
+    /// Every element, for writing.
+    pub fn flat_mut(&mut self) -> ViewMut<'_> {
+        self.flat.view_mut()
+    }
+
+    /// Sets every element to zero.
+    pub fn clear(&mut self) {
+        self.flat.clear();
+    }
+}
