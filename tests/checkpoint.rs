@@ -3,6 +3,7 @@
 mod atomic;
 mod header;
 mod model_dir;
+mod reference;
 mod shards;
 
 use hooke::error::{Error, FileKind};
