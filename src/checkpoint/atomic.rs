@@ -133,7 +133,15 @@ fn create_parents(parent: &Path, created: &mut Vec<PathBuf>) -> Result<()> {
 fn probe_rename(destination: &Path, staging: &Path) -> Result<()> {
     let metadata = fs::metadata(destination).map_err(Error::io("open", destination))?;
     let aside = staging.join("probe");
-    fs::rename(destination, &aside).map_err(Error::io("replace", destination))?;
+    fs::rename(destination, &aside).map_err(|error| {
+        let source = match error.kind() {
+            ErrorKind::ResourceBusy => {
+                io::Error::new(error.kind(), "it is a mount point; name a directory inside it")
+            }
+            _ => error,
+        };
+        Error::io("replace", destination)(source)
+    })?;
     fs::rename(&aside, destination).map_err(Error::io("replace", destination))?;
     fs::set_permissions(staging, metadata.permissions())
         .map_err(Error::io("set the permissions of", staging))

@@ -150,3 +150,25 @@ fn a_full_disk_while_writing_is_an_error_and_leaves_nothing_behind() {
     drop(staged);
     assert!(listing(dir.path()).is_empty());
 }
+
+#[test]
+fn a_mount_point_is_refused_before_the_work_and_not_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = |args: &[&str]| {
+        let command = std::process::Command::new(args[0]).args(&args[1..]).arg(dir.path()).output();
+        command.is_ok_and(|output| output.status.success())
+    };
+    if !mount(&["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs"]) {
+        println!("skipped: this user may not mount a file system");
+        return;
+    }
+    let refused = StagedDir::new(dir.path());
+    let inside = StagedDir::new(&dir.path().join("out"));
+    let full = inside.map(|staged| staged.write("x", &[0; 1 << 20]));
+    let left = listing(dir.path());
+    assert!(mount(&["umount"]));
+    assert_io(refused, "mount point");
+    let full = full.unwrap().unwrap_err();
+    assert!(full.to_string().contains("No space left"), "{full}");
+    assert!(left.is_empty(), "{left:?}");
+}
