@@ -93,12 +93,13 @@ SPECS = (
 
 
 def write_model(spec: Spec, directory: Path) -> None:
-    """Writes config.json and model.safetensors of `spec`, the weights a function of name and seed."""
+    """Writes config.json and model.safetensors, the weights a function of name and seed."""
     directory.mkdir(parents=True, exist_ok=True)
     config_path = directory / "config.json"
     config_path.write_text(config_json(spec), encoding="utf-8")
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory))
-    generator = torch.Generator().manual_seed(spec.seed + zlib.crc32(spec.name.encode()))
+    generator = torch.Generator()
+    generator.manual_seed(spec.seed + zlib.crc32(spec.name.encode()))
     weights = {
         name: random_tensor(name, tensor.shape, generator).to(spec.dtype)
         for name, tensor in sorted(model.state_dict().items())
