@@ -33,6 +33,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+
 @dataclass(frozen=True)
 class Training:
     """The optimizer run stored in a reference."""

@@ -35,9 +35,7 @@ def pack(documents: list[list[int]], ignored: set[int]) -> Batch:
     tokens = list(itertools.chain.from_iterable(documents))
     cu_seqlens = [0, *itertools.accumulate(map(len, documents))]
     ends = {end - 1 for end in cu_seqlens[1:]}
-    targets = [
-        IGNORE if i in ends or i in ignored else tokens[i + 1] for i in range(len(tokens))
-    ]
+    targets = [IGNORE if i in ends or i in ignored else tokens[i + 1] for i in range(len(tokens))]
     return Batch(torch.tensor(tokens), torch.tensor(targets), cu_seqlens)
 
 

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerFast
 REPOSITORY = Path(__file__).resolve().parent.parent
 VOCAB_SIZE = 480
 
-# Without digits and contractions in the text no merge would tell the families' split patterns apart.
+# Without digits and contractions in the text no merge would tell the split patterns apart.
 NUMBERS_AND_CONTRACTIONS = " ".join(f"{n} I'll we've she's {n * n}" for n in range(400))
 
 

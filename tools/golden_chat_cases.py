@@ -9,9 +9,7 @@ def chat(*turns: tuple[str, str]) -> list[dict[str, str]]:
 
 CASES: dict[str, list[dict[str, str]]] = {
     "one turn": chat(("u", "Who was Emma?"), ("a", "A clever young woman.")),
-    "own system prompt": chat(
-        ("s", "Answer in one word."), ("u", "Is she rich?"), ("a", "Yes.")
-    ),
+    "own system prompt": chat(("s", "Answer in one word."), ("u", "Is she rich?"), ("a", "Yes.")),
     "two turns": chat(
         ("u", "Hello"), ("a", "Good morning."), ("u", "How are you?"), ("a", "Very well, thanks.")
     ),

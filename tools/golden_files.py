@@ -23,10 +23,12 @@ def sample(tensors: dict[str, torch.Tensor], limit: int) -> dict[str, torch.Tens
 
 def sampling_stride(tensor: torch.Tensor, limit: int) -> int:
     """The first prime that leaves at most `limit` elements and visits every column."""
-    for k in itertools.count(math.ceil(tensor.numel() / limit)):
-        prime = k > 1 and all(k % d for d in range(2, math.isqrt(k) + 1))
-        if prime and tensor.shape[-1] % k:
-            return k
+    first = math.ceil(tensor.numel() / limit)
+    return next(k for k in itertools.count(first) if is_prime(k) and tensor.shape[-1] % k)
+
+
+def is_prime(k: int) -> bool:
+    return k > 1 and all(k % d for d in range(2, math.isqrt(k) + 1))
 
 
 def stable_bytes(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:

@@ -37,12 +37,13 @@ Its authors took them from rotten.tomatoes.com by way of Pang & Lee (2004), and 
 least twenty readers from -4 (very negative) to 4 (very positive). They are short quotations of
 published reviews. Please cite
 
-    Hutto, C.J. & Gilbert, E.E. (2014). VADER: A Parsimonious Rule-based Model for Sentiment Analysis
-    of Social Media Text. Eighth International Conference on Weblogs and Social Media (ICWSM-14).
+    Hutto, C.J. & Gilbert, E.E. (2014). VADER: A Parsimonious Rule-based Model for Sentiment
+    Analysis of Social Media Text. Eighth International Conference on Weblogs and Social Media.
 
-Chosen by tools/movie_snippets.py: mean rating above {score}, runs of white space made one space, one
-of each set of texts equal up to case, spacing and punctuation, sorted by the SHA-256 of the text;
-the first {train} are train.jsonl, the next {heldout} heldout.jsonl ({candidates} were eligible).
+Chosen by tools/movie_snippets.py: mean rating above {score}, runs of white space made one space,
+one of each set of texts equal up to case, spacing and punctuation, sorted by the SHA-256 of the
+text; of {candidates} eligible ones the first {train} are train.jsonl, the next {heldout}
+heldout.jsonl.
 
 ------------------------------------------------------------------------------------------------
 
