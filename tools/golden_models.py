@@ -33,7 +33,10 @@ LLAMA3_SCALING = {
 
 @dataclass(frozen=True)
 class Spec:
-    """One golden model: the keys of config.json that differ from `BASE`, and how it is stored."""
+    """One golden model: the keys of config.json that differ from `BASE`, and how it is stored.
+
+    `seed` is not 0 where seed 0 gives a training run that float32 itself cannot follow closely.
+    """
 
     name: str
     model_type: str
@@ -51,7 +54,8 @@ BASE = {
     "num_attention_heads": 4,
     "num_hidden_layers": 2,
     "num_key_value_heads": 2,
-    "rms_norm_eps": 1e-5,
+    # Larger than published models have it: 1e-6 taken for 1e-5 would pass for rounding error.
+    "rms_norm_eps": 1e-3,
     "rope_theta": 10000.0,
     "rope_scaling": None,
     "tie_word_embeddings": False,
@@ -61,7 +65,6 @@ BASE = {
 }
 
 SPECS = (
-    # Seed 0 gives a training run that float32 itself follows to three digits only.
     Spec("llama", "llama", seed=1),
     Spec("llama-tied-head-dim", "llama", {"tie_word_embeddings": True, "head_dim": 12}),
     Spec("llama-bias", "llama", {"attention_bias": True, "mlp_bias": True}),
@@ -77,15 +80,15 @@ SPECS = (
         modern=True,
     ),
     Spec("llama-rope-linear", "llama", {"rope_scaling": {"type": "linear", "factor": 4.0}}),
-    Spec("llama-mqa", "llama", {"num_key_value_heads": 1, "num_hidden_layers": 3}),
+    Spec("llama-mqa", "llama", {"num_key_value_heads": 1, "num_hidden_layers": 3}, seed=1),
     Spec(
         "llama-ffn-341",
         "llama",
         {"hidden_size": 24, "num_hidden_layers": 1, "intermediate_size": 341},
     ),
-    Spec("qwen2", "qwen2", {"rope_theta": 1000000.0, "rms_norm_eps": 1e-6}),
+    Spec("qwen2", "qwen2", {"rope_theta": 1000000.0, "rms_norm_eps": 3e-4}),
     Spec("qwen2-tied", "qwen2", {"tie_word_embeddings": True, "num_key_value_heads": 4}),
-    Spec("qwen3", "qwen3", {"tie_word_embeddings": True, "head_dim": 14, "rms_norm_eps": 1e-6}),
+    Spec("qwen3", "qwen3", {"tie_word_embeddings": True, "head_dim": 14, "rms_norm_eps": 5e-3}),
     Spec("qwen3-modern", "qwen3", {"head_dim": 8}, modern=True),
     Spec("llama-f16", "llama", {"num_attention_heads": 2, "num_key_value_heads": 1}, torch.float16),
     Spec("qwen2-bf16", "qwen2", {"num_key_value_heads": 1}, torch.bfloat16),
