@@ -202,23 +202,23 @@ fn exp_f32(x: f32) -> f32 {
     const LN2_LOW: f32 = -2.121_944_4e-4;
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³: adding it rounds to an integer
     let clamped = x.clamp(-88.0, 89.0);
-    let shifted = clamped * LOG2_E + ROUND;
+    let shifted = clamped.mul_add(LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = clamped - n * LN2_HIGH - n * LN2_LOW;
+    let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, clamped));
     let p = 1.0 / 5040.0;
-    let p = p * r + 1.0 / 720.0;
-    let p = p * r + 1.0 / 120.0;
-    let p = p * r + 1.0 / 24.0;
-    let p = p * r + 1.0 / 6.0;
-    let p = p * r + 0.5;
-    let p = (p * r) * r + r + 1.0;
+    let p = r.mul_add(p, 1.0 / 720.0);
+    let p = r.mul_add(p, 1.0 / 120.0);
+    let p = r.mul_add(p, 1.0 / 24.0);
+    let p = r.mul_add(p, 1.0 / 6.0);
+    let p = r.mul_add(p, 0.5);
+    let p = (p * r).mul_add(r, r) + 1.0;
     // 2ⁿ in two factors: n reaches 128, one exponent field does not.
     let n_int = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
     let half = n_int >> 1;
-    let power = |k: i32| f32::from_bits(((k + 127) as u32) << 23);
-    let value = p * power(half) * power(n_int - half);
-    let value = if x < -87.336_54 { 0.0 } else { value };
-    if x.is_nan() { x } else { value }
+    // Wrapping, since a check for overflow in the loop would keep the compiler from vectorising.
+    let power = |k: i32| f32::from_bits((k.wrapping_add(127) as u32) << 23);
+    let value = p * power(half) * power(n_int.wrapping_sub(half));
+    if x < -87.336_54 { 0.0 } else { value }
 }
 
 /// Runs `$body` with `$t` bound to the [`Real`] type that `$dtype` names; otherwise an operand error.
