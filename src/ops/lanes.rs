@@ -9,8 +9,8 @@ use crate::dtype::Real;
 /// Four AVX2 vectors of f32: enough chains to hide the latency of an addition.
 const LANES: usize = 32;
 
-fn fold<T: Real>(mut lanes: [T; LANES], combine: impl Fn(T, T) -> T) -> T {
-    let mut width = LANES / 2;
+fn fold<T: Real, const N: usize>(mut lanes: [T; N], combine: impl Fn(T, T) -> T) -> T {
+    let mut width = N / 2;
     while width > 0 {
         let (low, high) = lanes.split_at_mut(width);
         for (a, &b) in low.iter_mut().zip(high.iter()) {
@@ -54,37 +54,34 @@ pub(crate) fn dot3<T: Real>(a: &[T], b: &[T], c: &[T]) -> T {
     fold(lanes, |a, b| a + b)
 }
 
-/// The largest element; a NaN is passed over, minus infinity if there is none.
+/// Lanes of the functions below, which take rows padded to a multiple of it: the polynomial of
+/// the exponential is a chain by itself, so two vectors suffice and stay within the registers.
+pub(crate) const PAD: usize = 16;
+
+/// The largest element of a padded row; a NaN is passed over, minus infinity if there is none.
 pub(crate) fn max<T: Real>(x: &[T]) -> T {
-    let (x, rest) = x.as_chunks::<LANES>();
-    let mut lanes = [T::NEG_INFINITY; LANES];
+    let (x, rest) = x.as_chunks::<PAD>();
+    assert!(rest.is_empty(), "a row that is not padded");
+    let mut lanes = [T::NEG_INFINITY; PAD];
     for x in x {
-        for i in 0..LANES {
+        for i in 0..PAD {
             // Comparing this way round keeps the lane when x is NaN, and is one instruction.
             lanes[i] = if x[i] > lanes[i] { x[i] } else { lanes[i] };
         }
     }
-    for (lane, &x) in lanes.iter_mut().zip(rest) {
-        *lane = if x > *lane { x } else { *lane };
-    }
     fold(lanes, |a, b| if b > a { b } else { a })
 }
 
-/// Replaces every element by e^(element - `shift`) and returns the sum of the results.
+/// Replaces every element of a padded row by e^(element - `shift`) and returns the sum of them.
 pub(crate) fn exp_sum<T: Real>(x: &mut [T], shift: T) -> T {
-    // The polynomial is a chain by itself; fewer lanes keep it within the registers.
-    const WIDTH: usize = LANES / 2;
-    let (x, rest) = x.as_chunks_mut::<WIDTH>();
-    let mut lanes = [T::ZERO; LANES];
+    let (x, rest) = x.as_chunks_mut::<PAD>();
+    assert!(rest.is_empty(), "a row that is not padded");
+    let mut lanes = [T::ZERO; PAD];
     for x in x {
-        for i in 0..WIDTH {
+        for i in 0..PAD {
             x[i] = (x[i] - shift).exp();
             lanes[i] += x[i];
         }
-    }
-    for (lane, x) in lanes.iter_mut().zip(rest) {
-        *x = (*x - shift).exp();
-        *lane += *x;
     }
     fold(lanes, |a, b| a + b)
 }
@@ -102,21 +99,26 @@ mod tests {
             assert_eq!(dot(&a, &b), a.iter().zip(&b).map(|(a, b)| a * b).sum::<f64>(), "dot {n}");
             let cubes: f64 = a.iter().zip(&b).map(|(a, b)| a * b * b).sum();
             assert_eq!(dot3(&a, &b, &b), cubes, "dot3 {n}");
-            assert_eq!(max(&a), a.iter().copied().fold(f64::NEG_INFINITY, f64::max), "max {n}");
-            let mut exps = a.clone();
-            let sum = exp_sum(&mut exps, 1.0);
-            let want: Vec<f64> = a.iter().map(|a| (a - 1.0).exp()).collect();
-            assert_eq!(exps, want, "exp {n}");
-            let plain: f64 = want.iter().sum();
+        }
+    }
+
+    #[test]
+    fn padded_rows_give_the_plain_result() {
+        for n in (0..4 * PAD).step_by(PAD) {
+            let mut x: Vec<f64> = (0..n).map(|i| (i * 7 % 5) as f64 - 2.0).collect();
+            assert_eq!(max(&x), x.iter().copied().fold(f64::NEG_INFINITY, f64::max), "max {n}");
+            let want: Vec<f64> = x.iter().map(|x| (x - 1.0).exp()).collect();
+            let (sum, plain) = (exp_sum(&mut x, 1.0), want.iter().sum::<f64>());
+            assert_eq!(x, want, "exp {n}");
             assert!((sum - plain).abs() <= 1e-14 * plain, "exp_sum {n}: {sum} and {plain}");
         }
     }
 
     #[test]
     fn the_maximum_passes_over_nan_and_the_sum_does_not() {
-        let mut x = vec![1.0f32; 70];
+        let mut x = vec![1.0f32; 64];
         x[3] = f32::NAN;
-        x[69] = 2.0;
+        x[63] = 2.0;
         assert_eq!(max(&x), 2.0);
         assert!(exp_sum(&mut x, 2.0).is_nan());
     }
