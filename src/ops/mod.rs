@@ -13,6 +13,7 @@ pub mod attention;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod embedding;
+mod lanes;
 pub mod matmul;
 pub mod qk_norm;
 pub mod reduce;
@@ -143,4 +144,38 @@ pub(crate) fn check(
         return Ok(());
     }
     Err(Error::Operand { op, operand, expected: expected(), got: got() })
+}
+
+/// Fails unless the head counts and size are positive, divide evenly and do not overflow.
+pub(crate) fn check_heads(op: &'static str, heads: Heads) -> Result<()> {
+    let Heads { num_heads, num_kv_heads, head_dim } = heads;
+    let divides = num_heads > 0 && num_kv_heads > 0 && num_heads.is_multiple_of(num_kv_heads);
+    let width = num_kv_heads.checked_mul(2).and_then(|n| n.checked_add(num_heads));
+    let width = width.and_then(|n| n.checked_mul(head_dim));
+    check(
+        op,
+        "heads",
+        divides && head_dim > 0 && width.is_some(),
+        || "positive sizes, query heads a multiple of the key/value heads".into(),
+        || format!("{heads:?}"),
+    )
+}
+
+/// Fails, naming the first offender, unless every value lies in `range`.
+pub(crate) fn check_values(
+    op: &'static str,
+    operand: &'static str,
+    values: &[i32],
+    range: std::ops::Range<usize>,
+) -> Result<()> {
+    let outside = |&v: &i32| !usize::try_from(v).is_ok_and(|v| range.contains(&v));
+    match values.iter().position(outside) {
+        None => Ok(()),
+        Some(i) => Err(Error::Operand {
+            op,
+            operand,
+            expected: format!("values in {}..{}", range.start, range.end),
+            got: format!("{} at index {i}", values[i]),
+        }),
+    }
 }
