@@ -231,6 +231,31 @@ impl<'a> ViewMut<'a> {
         Self { shape, ..self }
     }
 
+    /// The first `rows` of the outermost dimension, and the rest; panics beyond the end.
+    pub fn split_rows(self, rows: usize) -> (Self, Self) {
+        let total = self.shape.dims().first().copied().unwrap_or(0);
+        let (front, front_shape) = row_range(self.shape, self.dtype, 0, rows);
+        let (_, back_shape) = row_range(self.shape, self.dtype, rows, total - rows);
+        let (front_storage, back_storage) = match self.storage {
+            StorageMut::Host(bytes) => {
+                let (a, b) = bytes.split_at_mut(front.end);
+                (StorageMut::Host(a), StorageMut::Host(b))
+            }
+        };
+        let dtype = self.dtype;
+        (
+            Self { storage: front_storage, shape: front_shape, dtype },
+            Self { storage: back_storage, shape: back_shape, dtype },
+        )
+    }
+
+    /// Sets every byte to zero.
+    pub fn clear(&mut self) {
+        match &mut self.storage {
+            StorageMut::Host(bytes) => bytes.fill(0),
+        }
+    }
+
     /// The elements, when they are on the host; panics if `T` is not the dtype.
     pub fn host<T: Element>(self) -> &'a mut [T] {
         assert_eq!(T::DTYPE, self.dtype, "typed access");
@@ -258,6 +283,11 @@ mod tests {
         assert_eq!(t.rows(2).reshape([6]).host::<f32>(), &values[..6]);
         t.view_mut().slice_rows(3, 1).copy_from_host(&[7.0f32; 3]);
         assert_eq!(t.view().host::<f32>()[9..], [7.0; 3]);
+        let (mut front, back) = t.view_mut().split_rows(1);
+        front.clear();
+        assert_eq!((front.shape().dims(), back.shape().dims()), (&[1, 3][..], &[3, 3][..]));
+        assert_eq!(back.host::<f32>()[0], 3.0);
+        assert_eq!(t.view().host::<f32>()[..4], [0.0, 0.0, 0.0, 3.0]);
     }
 
     #[test]

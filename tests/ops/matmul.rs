@@ -124,6 +124,18 @@ fn bits_do_not_depend_on_the_number_of_threads() {
     }
 }
 
+#[test]
+fn a_row_has_the_same_bits_however_many_rows_there_are() {
+    for layout in [Layout::NT, Layout::NN] {
+        for [n, k] in [[1, 576], [7, 341], [17, 12], [64, 1000], [576, 576], [1025, 128]] {
+            let all = run_only(layout, [600, n, k]);
+            for m in [1, 2, 3, 4, 5, 8, 17, 33, 64, 100, 257, 511] {
+                assert_eq!(run_only(layout, [m, n, k]), all[..m * n], "{layout:?} {m}x{n}x{k}");
+            }
+        }
+    }
+}
+
 fn run_only(layout: Layout, [m, n, k]: [usize; 3]) -> Vec<f32> {
     let (a, b) = (normal::<f32>(m * k, 1.0, 1), normal::<f32>(k * n, 1.0, 2));
     let mut out = vec![0.0f32; m * n];

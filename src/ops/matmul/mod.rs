@@ -9,7 +9,9 @@
 //! | [`Layout::TN`] | (K, M) | (K, N) | its weight gradient: dW = dyᵀ x |
 //!
 //! All operands share one dtype; row-major; `out` must not alias an input (the types see to it).
-//! Accumulation over K in f32 (f64 for f64), in an order that does not depend on threads.
+//! Accumulation over K in f32 (f64 for f64), in an order that does not depend on threads, nor,
+//! for NT and NN, on the number of rows: a row of `out` has the same bits whatever is above and
+//! below it.
 
 mod cpu;
 
