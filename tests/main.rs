@@ -14,5 +14,6 @@ mod golden;
 mod model;
 mod ops;
 mod policy;
+mod support;
 mod tokenizer;
 mod train;

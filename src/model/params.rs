@@ -46,6 +46,14 @@ impl Params {
         self.flat_mut().slice_rows(span.offset, span.shape.num_elems()).reshape(span.shape)
     }
 
+    /// Two parameters for writing; panics unless `first` ends before `second` starts.
+    pub fn view_mut_pair(&mut self, first: &Span, second: &Span) -> (ViewMut<'_>, ViewMut<'_>) {
+        let (front, back) = self.flat_mut().split_rows(second.offset);
+        let first_view = front.slice_rows(first.offset, first.shape.num_elems());
+        let second_view = back.slice_rows(0, second.shape.num_elems());
+        (first_view.reshape(first.shape), second_view.reshape(second.shape))
+    }
+
     /// Every element: shape (num_elems).
     pub fn flat(&self) -> View<'_> {
         self.flat.view()
