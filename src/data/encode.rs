@@ -40,7 +40,7 @@ impl Example {
 }
 
 /// What happens to a row of more than `max_seq_length` tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Overlong {
     /// It is left out, and counted. (A cut answer would also lose its EOS.)
     Drop,

@@ -144,6 +144,11 @@ impl Tokenizer {
         ))
     }
 
+    /// Ids that a text can have are below this.
+    pub fn num_tokens(&self) -> usize {
+        self.largest_id as usize + 1
+    }
+
     /// The ids of `text`.
     pub fn encode(&self, text: &str, special: SpecialTokens) -> Result<Vec<u32>> {
         let encoding = self.inner.encode_fast(text, false).map_err(|e| self.failed(&*e))?;
