@@ -1,0 +1,88 @@
+//! `hooke validate`.
+
+use super::{print_json, print_line};
+use crate::checkpoint::model_dir::ModelDir;
+use crate::checkpoint::reference::Reference;
+use crate::device::Device;
+use crate::dtype::DType;
+use crate::error::{Error, FileKind, Result};
+use crate::model::Model;
+use crate::validate::{Row, validate_model};
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Hidden states, logits, losses, every gradient and an AdamW run, against tools/golden.py
+    Model(ModelArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ModelArgs {
+    /// Hugging Face directory of the model
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Reference file that tools/golden.py wrote for it
+    #[arg(long, value_name = "FILE")]
+    reference: PathBuf,
+    /// Print JSON, one object per line
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(command: Command) -> Result<()> {
+    let Command::Model(args) = command;
+    let dir = ModelDir::open(&args.model)?;
+    let reference = Reference::open(&args.reference)?;
+    check_tokens(&reference, dir.config().vocab_size)?;
+    let weights = dir.load(&Device::Cpu, DType::F32)?;
+    let max_positions = reference.tokens().len();
+    let model = Model::new(&Device::Cpu, dir.config().clone(), weights, max_positions)?;
+    let rows = validate_model(model, &reference)?;
+    print_rows(&rows, args.json)?;
+    let failed = rows.iter().filter(|row| !row.passed).count();
+    if failed > 0 || rows.is_empty() {
+        return Err(Error::Validation { failed, total: rows.len() });
+    }
+    Ok(())
+}
+
+/// The reference was made for another model if it has ids that this one lacks.
+fn check_tokens(reference: &Reference, vocab_size: usize) -> Result<()> {
+    let ids = reference.tokens().iter().chain(reference.targets());
+    match ids.max() {
+        Some(&largest) if largest as usize >= vocab_size => Err(Error::file(
+            FileKind::Model,
+            reference.path(),
+            "`tokens`",
+            format!("ids below vocab_size {vocab_size} of the model"),
+            largest.to_string(),
+            "give the reference that was made for this model",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn print_rows(rows: &[Row], json: bool) -> Result<()> {
+    if json {
+        return rows.iter().try_for_each(print_json);
+    }
+    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0).max(6);
+    print_line(&format!(
+        "{:width$}  {:>9}  {:>9}  {:>9}  {:>11}  {:>9}  {:>9}  verdict",
+        "tensor", "max abs", "max rel", "norm rel", "1 - cosine", "worst at", "tolerance"
+    ))?;
+    for row in rows {
+        print_line(&format!(
+            "{:width$}  {:>9.2e}  {:>9.2e}  {:>9.2e}  {:>11.2e}  {:>9}  {:>9.0e}  {}",
+            row.name,
+            row.max_abs,
+            row.max_rel,
+            row.norm_rel,
+            1.0 - row.cosine,
+            row.worst_index,
+            row.tolerance,
+            if row.passed { "ok" } else { "FAILED" }
+        ))?;
+    }
+    Ok(())
+}
