@@ -7,10 +7,12 @@
 //! 1. [`device`] — memory
 //! 2. [`tensor`] — owned tensors and views
 //! 3. [`ops`] — one folder per operator: contract, CPU reference
-//! 4. [`model`], [`optim`], [`data`] — side by side
-//! 5. [`checkpoint`] — files of weights and references
-//! 6. [`train`], [`eval`], [`generate`], [`validate`] — side by side
-//! 7. [`cli`]
+//! 4. [`model`], [`optim`] — side by side
+//! 5. [`data`] — from rows of text to the model's packed input
+//! 6. [`checkpoint`] — files of weights and references
+//! 7. [`train`], [`eval`], [`generate`] — side by side
+//! 8. [`validate`] — computes and trains, and compares
+//! 9. [`cli`]
 //!
 //! # Letters
 //! `T` tokens of a packed micro-batch · `C` hidden size · `H` query heads · `G` key/value heads ·
