@@ -11,8 +11,7 @@
 //! tokenised apart and put together, so the boundary is where the row says it is, whatever the
 //! texts (no token straddles it). A tokenizer that puts a blank before every text (Llama 2's) puts
 //! one before the completion too, so a completion for it should not begin with another. The first
-//! token of a document has nothing before it to be
-//! predicted from, so it is never trained.
+//! token of a document has nothing before it to be predicted from, so it is never trained.
 
 use super::chat::{ChatTemplate, Problem};
 use super::jsonl::{NumberedRow, Row};
