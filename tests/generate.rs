@@ -57,7 +57,7 @@ fn greedy_is_the_likeliest_continuation_computed_from_scratch() {
     use hooke::model::head::Head;
     let model = embedded();
     let prompt = prompts()[0].clone();
-    let completion = &generate(&model, &[prompt.clone()], 0, &config(0.0, &[])).unwrap()[0];
+    let completion = &generate(&model, std::slice::from_ref(&prompt), 0, &config(0.0, &[])).unwrap()[0];
     assert_eq!(completion.finish_reason, FinishReason::Length);
     let mut text: Vec<i32> = prompt.iter().map(|&id| id as i32).collect();
     for &id in &completion.ids {

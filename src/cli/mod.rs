@@ -5,11 +5,12 @@
 mod eval;
 mod finetune;
 mod generate;
+mod probe;
 mod text;
 mod validate;
 
 use crate::error::{Error, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -20,7 +21,8 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Threads to compute with; all cores by default. Results do not depend on it
-    #[arg(long, global = true, env = "HOOKE_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, global = true, env = "HOOKE_THREADS", value_name = "N", display_order = 999,
+          value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
 }
 
@@ -42,8 +44,8 @@ pub fn main() -> ExitCode {
     if let Err(error) = check_processor() {
         return fail(&error);
     }
-    let cli = Cli::parse();
-    match run(cli) {
+    let parsed = Cli::from_arg_matches(&command().get_matches());
+    match run(parsed.unwrap_or_else(|error| error.exit())) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads our output has had enough of it: not a failure worth a message.
         Err(Error::Io { action: "write", source, .. })
@@ -53,6 +55,15 @@ pub fn main() -> ExitCode {
         }
         Err(error) => fail(&error),
     }
+}
+
+/// The grammar. `--learning-rate -1` is a bad value of a known option, not an unknown option.
+fn command() -> clap::Command {
+    let negative_numbers = |arg: clap::Arg| {
+        let takes_values = arg.get_action().takes_values();
+        arg.allow_negative_numbers(takes_values)
+    };
+    Cli::command().mut_subcommands(move |command| command.mut_args(negative_numbers))
 }
 
 fn run(cli: Cli) -> Result<()> {
@@ -71,9 +82,14 @@ fn run(cli: Cli) -> Result<()> {
 }
 
 fn fail(error: &Error) -> ExitCode {
-    // If stderr is gone too, there is nobody left to tell.
-    let _ = writeln!(std::io::stderr(), "error: {error}");
+    note(&format!("error: {error}"));
     ExitCode::from(error.exit_code())
+}
+
+/// Tells the user something that is not a result. If nobody listens any more, the work goes on
+/// all the same (`eprintln!` would panic).
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Prints one line of results.

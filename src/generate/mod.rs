@@ -144,7 +144,7 @@ fn check_prompts(
         });
     }
     let room = model.max_positions();
-    if longest + config.max_new_tokens > room {
+    if longest.saturating_add(config.max_new_tokens) > room {
         return Err(Error::Usage {
             option: "--max-new-tokens".into(),
             expected: format!(

@@ -19,14 +19,13 @@ pub struct Sampling {
 /// The chosen id: a pure function of the logits, the settings and `address` = [row, position].
 ///
 /// Temperature, then top-k, then top-p, as in transformers. Ties go to the smaller id.
-/// Errors: a logit is NaN or +∞.
+/// Errors: [`Error::Overflow`] if a logit is NaN or +∞.
 pub fn sample(logits: &[f64], sampling: &Sampling, address: [u32; 2]) -> Result<u32> {
     if let Some(id) = logits.iter().position(|x| x.is_nan() || *x == f64::INFINITY) {
-        return Err(Error::Operand {
-            op: "generate.sample",
-            operand: "logits",
-            expected: "finite numbers".into(),
-            got: format!("{} for token {id}", logits[id]),
+        return Err(Error::Overflow {
+            problem: format!("the logit of token {id} is {}", logits[id]),
+            fix: "this model's weights lead beyond f32; use one whose training did not diverge"
+                .into(),
         });
     }
     let mut ids: Vec<usize> = (0..logits.len()).collect();
@@ -116,6 +115,9 @@ mod tests {
 
     #[test]
     fn broken_logits_are_an_error() {
-        assert!(sample(&[0.0, f64::NAN], &settings(1.0, 1.0, 0), [0, 0]).is_err());
+        for broken in [f64::NAN, f64::INFINITY] {
+            let error = sample(&[0.0, broken], &settings(1.0, 1.0, 0), [0, 0]).unwrap_err();
+            assert_eq!(error.exit_code(), 6, "{error}");
+        }
     }
 }
