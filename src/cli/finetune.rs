@@ -13,6 +13,9 @@ use crate::train::run::{PreparedRun, RunConfig};
 use std::path::PathBuf;
 use std::time::Instant;
 
+/// More passes than anybody means; the plan of a run counts them in 32 bits.
+const MAX_EPOCHS: f64 = 1e9;
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Hugging Face directory of the model to start from
@@ -147,8 +150,8 @@ fn check_numbers(args: &Args) -> Result<()> {
         (
             "--num-train-epochs",
             args.num_train_epochs,
-            positive(args.num_train_epochs),
-            "more than 0",
+            positive(args.num_train_epochs) && args.num_train_epochs <= MAX_EPOCHS,
+            "more than 0, at most 1e9",
         ),
         ("--learning-rate", args.learning_rate, not_negative(args.learning_rate), "0 or more"),
         ("--weight-decay", args.weight_decay, not_negative(args.weight_decay), "0 or more"),

@@ -21,7 +21,7 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Threads to compute with; all cores by default. Results do not depend on it
-    #[arg(long, global = true, env = "HOOKE_THREADS", value_name = "N", display_order = 999,
+    #[arg(long, global = true, env = "HOOKE_THREADS", value_name = "N", display_order = 900,
           value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
 }
