@@ -175,6 +175,27 @@ EXPORT void hooke_emu_live(u64* counts) {
     counts[6] = d.graphs.size();
 }
 
+// Forgets everything that is alive, as a new process would; for tests that make calls fail.
+EXPORT void hooke_emu_forget(void) {
+    std::lock_guard<std::recursive_mutex> lock(driver().mutex);
+    Driver& d = driver();
+    d.fail_at = 0;
+    d.sticky = CUDA_SUCCESS;
+    drain_all();
+    d.modules.clear();
+    d.functions.clear();
+    d.events.clear();
+    d.graphs.clear();
+    for (auto& [begin, bytes] : d.pinned) lift_page_guard(begin, begin + bytes);
+    d.pinned.clear();
+    for (auto& stream : d.streams) stream->destroyed |= stream->id != 0;
+    d.context_references = 0;
+    d.sticky = CUDA_SUCCESS;
+    d.reports.clear();
+    d.races_seen.clear();
+    device_reset();
+}
+
 EXPORT void hooke_emu_trial_begin(u64 seed) {
     trial.on = true;
     trial.seed = seed;

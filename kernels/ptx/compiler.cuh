@@ -35,8 +35,8 @@
 #define EMU_SITE_ONLY
 #else
 #define EMULATED 1
-#define DEVICE static inline __attribute__((always_inline))
-#define HOST_DEVICE static inline __attribute__((always_inline))
+#define DEVICE inline __attribute__((always_inline))
+#define HOST_DEVICE DEVICE
 #define PTX_SM90 1
 #define EMU_SITE , int site = __builtin_LINE()
 #define EMU_SITE_ONLY int site = __builtin_LINE()

@@ -8,11 +8,9 @@ fn cp_async_fills_the_rest_with_zeros() {
     let input: Vec<u8> = below(512, 255, 6).iter().map(|x| *x as u8 + 1).collect();
     let out = Launch {
         kernel: "conform_cp_async",
-        grid: 1,
-        block: 32,
-        cluster: 1,
         shared_bytes: 1536,
         args: vec![Arg::Out(3 * 512), Arg::In(&input)],
+        ..Launch::default()
     }
     .output::<u8>();
     for lane in 0..32 {
@@ -34,11 +32,9 @@ fn hinted_loads_and_stores_move_16_bytes() {
     let input: Vec<u32> = below(256, 1 << 30, 7).iter().map(|x| *x as u32).collect();
     let out = Launch {
         kernel: "conform_hints",
-        grid: 1,
         block: 64,
-        cluster: 1,
-        shared_bytes: 0,
         args: vec![Arg::Out(1024), Arg::In(bytes(&input))],
+        ..Launch::default()
     }
     .output::<u32>();
     for (i, got) in out.into_iter().enumerate() {
@@ -53,10 +49,8 @@ fn blocks_take_turns_by_release_and_acquire() {
         kernel: "conform_turns",
         // Two blocks are alive at once: more would deadlock when they start in another order.
         grid: 2,
-        block: 32,
-        cluster: 1,
-        shared_bytes: 0,
         args: vec![Arg::InOut(bytes(&state)), Arg::InOut(bytes(&[0u32]))],
+        ..Launch::default()
     };
     let outputs = launch.outputs();
     assert_eq!(outputs[0], bytes(&[(1.0f32 * 2.0) * 2.0 + 1.0; 32]));
@@ -70,15 +64,13 @@ fn the_last_block_sees_what_all_blocks_wrote() {
         let outputs = Launch {
             kernel,
             grid: blocks as u32,
-            block: 32,
-            cluster: 1,
-            shared_bytes: 0,
             args: vec![
                 Arg::Out(128),
                 Arg::Out(blocks * 128),
                 Arg::InOut(bytes(&[0u32])),
                 Arg::In(bytes(&input)),
             ],
+            ..Launch::default()
         }
         .outputs();
         let want: Vec<f32> = (0..32)
@@ -96,9 +88,9 @@ fn integer_atomics_lose_nothing() {
         kernel: "conform_atomics",
         grid: 3,
         block: 64,
-        cluster: 1,
         shared_bytes: 64,
         args: vec![Arg::InOut(bytes(&[0u32; 16])), Arg::In(bytes(&input)), Arg::I32(n as i32)],
+        ..Launch::default()
     }
     .outputs();
     let mut want = [0u32; 16];

@@ -13,7 +13,7 @@ use cudarc::nvrtc::Ptx;
 use hooke::cuda::images::{Aligned, Image, Kernel, Parameter};
 use libloading::Library;
 
-mod table {
+pub mod table {
     #![allow(dead_code)] // the name of the toolchain, which only the product prints
     use super::{Aligned, Image, Kernel, Parameter};
     include!(concat!(env!("OUT_DIR"), "/conformance.rs"));
@@ -35,8 +35,11 @@ pub fn emulator() -> Option<&'static Library> {
             if std::env::var("HOOKE_TEST_DEVICE").is_ok_and(|d| d == "gpu") {
                 return None;
             }
+            // The mutation tests name another library.
+            let built = env!("HOOKE_EMU_LIBCUDA").to_string();
+            let path = std::env::var("HOOKE_EMU_LIBCUDA").unwrap_or(built);
             // SAFETY: built by this project's build script; its initialisers only fill tables.
-            Some(unsafe { Library::new(env!("HOOKE_EMU_LIBCUDA")) }.unwrap())
+            Some(unsafe { Library::new(path) }.unwrap())
         })
         .as_ref()
 }
@@ -89,10 +92,18 @@ pub enum Arg<'a> {
 pub struct Launch<'a> {
     pub kernel: &'a str,
     pub grid: u32,
+    pub grid_y: u32,
     pub block: u32,
     pub cluster: u32,
     pub shared_bytes: u32,
     pub args: Vec<Arg<'a>>,
+}
+
+impl Default for Launch<'_> {
+    fn default() -> Self {
+        let args = Vec::new();
+        Self { kernel: "", grid: 1, grid_y: 1, block: 32, cluster: 1, shared_bytes: 0, args }
+    }
 }
 
 pub struct Outcome {
@@ -220,7 +231,7 @@ impl Launch<'_> {
         };
         let config = sys::CUlaunchConfig {
             gridDimX: self.grid,
-            gridDimY: 1,
+            gridDimY: self.grid_y,
             gridDimZ: 1,
             blockDimX: self.block,
             blockDimY: 1,

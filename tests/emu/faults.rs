@@ -39,7 +39,7 @@ impl Suspect<'_> {
 }
 
 fn launch<'a>(kernel: &'a str, grid: u32, block: u32, args: Vec<Arg<'a>>) -> Launch<'a> {
-    Launch { kernel, grid, block, cluster: 1, shared_bytes: 16384, args }
+    Launch { kernel, grid, block, shared_bytes: 16384, args, ..Launch::default() }
 }
 
 #[test]

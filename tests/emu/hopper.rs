@@ -9,11 +9,9 @@ fn stmatrix_is_the_inverse_of_ldmatrix() {
     let input: Vec<u32> = below(128, 1 << 31, 1).iter().map(|x| *x as u32).collect();
     let out = Launch {
         kernel: "conform_stmatrix",
-        grid: 1,
-        block: 32,
-        cluster: 1,
         shared_bytes: 1536,
         args: vec![Arg::Out(1536), Arg::In(bytes(&input))],
+        ..Launch::default()
     }
     .output::<u16>();
     for lane in 0..32 {
@@ -35,11 +33,9 @@ fn stmatrix_is_the_inverse_of_ldmatrix() {
 fn elect_picks_the_same_single_lane_each_time() {
     let out = Launch {
         kernel: "conform_elect",
-        grid: 1,
         block: 64,
-        cluster: 1,
-        shared_bytes: 0,
         args: vec![Arg::Out(256)],
+        ..Launch::default()
     }
     .output::<u32>();
     assert_eq!(out, [0x101; 64]);
@@ -55,9 +51,7 @@ fn a_ring_of_mbarriers_works_for_every_number_of_rounds() {
             let input: Vec<f32> = normal(n * 32, 1.0, 2);
             let out = Launch {
                 kernel: "conform_ring",
-                grid: 1,
                 block: 64,
-                cluster: 1,
                 shared_bytes: 1024 + 128,
                 args: vec![
                     Arg::Out(n * 128),
@@ -65,6 +59,7 @@ fn a_ring_of_mbarriers_works_for_every_number_of_rounds() {
                     Arg::I32(n as i32),
                     Arg::I32(stages as i32),
                 ],
+                ..Launch::default()
             }
             .output::<f32>();
             for i in 0..n * 32 {
@@ -104,9 +99,6 @@ fn a_2d_box_is_dense_swizzled_and_zero_outside_the_tensor() {
             let num_bytes = width * height * 2;
             let out = Launch {
                 kernel: "conform_tma_2d",
-                grid: 1,
-                block: 32,
-                cluster: 1,
                 shared_bytes: 32768 + 8,
                 args: vec![
                     Arg::MapIn(
@@ -124,6 +116,7 @@ fn a_2d_box_is_dense_swizzled_and_zero_outside_the_tensor() {
                     Arg::I32(x),
                     Arg::I32(y),
                 ],
+                ..Launch::default()
             }
             .output::<u16>();
             for row in 0..height {
@@ -148,9 +141,6 @@ fn a_3d_box_walks_its_outer_dimensions() {
     let num_bytes = width * height * depth * 4;
     let out = Launch {
         kernel: "conform_tma_3d",
-        grid: 1,
-        block: 32,
-        cluster: 1,
         shared_bytes: 32768 + 8,
         args: vec![
             Arg::MapIn(
@@ -169,6 +159,7 @@ fn a_3d_box_walks_its_outer_dimensions() {
             Arg::I32(3),
             Arg::I32(1),
         ],
+        ..Launch::default()
     }
     .output::<f32>();
     for (i, got) in out.into_iter().enumerate() {
@@ -185,9 +176,6 @@ fn a_store_leaves_what_is_outside_the_tensor_and_a_reduction_adds() {
     for add in [0, 1] {
         let outputs = Launch {
             kernel: "conform_tma_store",
-            grid: 1,
-            block: 32,
-            cluster: 1,
             shared_bytes: 512,
             args: vec![
                 Arg::MapInOut(
@@ -205,6 +193,7 @@ fn a_store_leaves_what_is_outside_the_tensor_and_a_reduction_adds() {
                 Arg::I32(4),
                 Arg::I32(add),
             ],
+            ..Launch::default()
         }
         .outputs();
         let got: Vec<f32> = values(&outputs[0]);
@@ -227,11 +216,9 @@ fn bulk_copies_go_in_and_out_and_add() {
     let input: Vec<f32> = normal(256, 1.0, 6);
     let out = Launch {
         kernel: "conform_bulk",
-        grid: 1,
-        block: 32,
-        cluster: 1,
         shared_bytes: 4096 + 8,
         args: vec![Arg::Out(1024), Arg::In(bytes(&input)), Arg::I32(1024)],
+        ..Launch::default()
     }
     .output::<f32>();
     for (got, x) in out.into_iter().zip(input) {
@@ -245,10 +232,10 @@ fn blocks_of_a_cluster_read_each_other() {
         let out = Launch {
             kernel: "conform_cluster",
             grid: 2 * size as u32,
-            block: 32,
             cluster: size as u32,
             shared_bytes: 1040,
             args: vec![Arg::Out(2 * size * 128), Arg::In(&[0; 16])],
+            ..Launch::default()
         }
         .output::<u32>();
         for (i, got) in out.into_iter().enumerate() {
@@ -264,7 +251,6 @@ fn multicast_reaches_every_block_of_the_cluster() {
     let out = Launch {
         kernel: "conform_multicast",
         grid: 4,
-        block: 32,
         cluster: 4,
         shared_bytes: 32768 + 8,
         args: vec![
@@ -281,6 +267,7 @@ fn multicast_reaches_every_block_of_the_cluster() {
             Arg::Out(4 * 256),
             Arg::I32(256),
         ],
+        ..Launch::default()
     }
     .output::<f32>();
     for (i, got) in out.into_iter().enumerate() {

@@ -21,9 +21,8 @@ fn approximations_are_within_the_bounds_that_ptx_states() {
         kernel: "conform_math",
         grid: n.div_ceil(128) as u32,
         block: 128,
-        cluster: 1,
-        shared_bytes: 0,
         args: vec![Arg::Out(5 * n * 4), Arg::In(bytes(&x)), Arg::I32(n as i32)],
+        ..Launch::default()
     }
     .output::<f32>();
     // "ftz": denormal inputs and outputs count as zero of their sign.
@@ -58,9 +57,8 @@ fn bf16_conversion_rounds_to_nearest_even() {
         kernel: "conform_bf16",
         grid: n.div_ceil(128) as u32,
         block: 128,
-        cluster: 1,
-        shared_bytes: 0,
         args: vec![Arg::Out(2 * n * 4), Arg::In(bytes(&x)), Arg::I32(n as i32)],
+        ..Launch::default()
     }
     .output::<u32>();
     let bits = |x: f32| if x.is_nan() { 0x7fff } else { u32::from(bf16::from_f32(x).to_bits()) };

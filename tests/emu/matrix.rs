@@ -9,11 +9,9 @@ fn ldmatrix_distributes_rows_over_lanes() {
     let input: Vec<u32> = below(512, 1 << 31, 1).iter().map(|x| *x as u32).collect();
     let out = Launch {
         kernel: "conform_ldmatrix",
-        grid: 1,
-        block: 32,
-        cluster: 1,
         shared_bytes: 2048,
         args: vec![Arg::Out(13 * 32 * 4), Arg::In(bytes(&input))],
+        ..Launch::default()
     }
     .output::<u32>();
     // Element (row, column) of matrix m: 16-bit words of the first 16 bytes of row m * 8 + row.
@@ -47,16 +45,13 @@ fn mma_multiplies_integers_exactly_and_others_to_rounding() {
     let run = |a: &[bf16], b: &[bf16], c: &[f32]| {
         Launch {
             kernel: "conform_mma",
-            grid: 1,
-            block: 32,
-            cluster: 1,
-            shared_bytes: 0,
             args: vec![
                 Arg::Out(16 * 8 * 4),
                 Arg::In(bytes(a)),
                 Arg::In(bytes(b)),
                 Arg::In(bytes(c)),
             ],
+            ..Launch::default()
         }
         .output::<f32>()
     };

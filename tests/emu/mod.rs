@@ -11,5 +11,6 @@ mod faults;
 mod hopper;
 mod math;
 mod matrix;
+mod pipeline;
 mod warp;
 mod wgmma;

@@ -8,11 +8,8 @@ fn shuffles_votes_and_reductions_follow_their_definitions() {
     let v: Vec<u32> = below(32, 1000, 3).iter().map(|x| *x as u32).collect();
     let out = Launch {
         kernel: "conform_warp",
-        grid: 1,
-        block: 32,
-        cluster: 1,
-        shared_bytes: 0,
         args: vec![Arg::Out(13 * 32 * 4), Arg::In(bytes(&v))],
+        ..Launch::default()
     }
     .output::<u32>();
     let votes = (0..32).fold(0, |mask, lane| mask | (v[lane] & 1) << lane);
@@ -46,11 +43,10 @@ fn named_barriers_hand_a_slot_back_and_forth() {
     let input: Vec<f32> = normal(n * 32, 1.0, 4);
     let out = Launch {
         kernel: "conform_named_barriers",
-        grid: 1,
         block: 64,
-        cluster: 1,
         shared_bytes: 256,
         args: vec![Arg::Out(n * 128), Arg::In(bytes(&input)), Arg::I32(n as i32)],
+        ..Launch::default()
     }
     .output::<f32>();
     for i in 0..n * 32 {

@@ -37,15 +37,14 @@ fn check(kernel: &str, n: usize, a_transposed: bool, b_transposed: bool) {
     };
     let out = Launch {
         kernel,
-        grid: 1,
         block: 128,
-        cluster: 1,
         shared_bytes: 64 * 128 + 256 * 128 + 8,
         args: vec![
             Arg::MapIn(bytes(&stored_a), boxes(&[64, 64], &[128], &[64, 64])),
             Arg::MapIn(bytes(&stored_b), boxes(&b_dims, &b_stride, &b_box)),
             Arg::Out(64 * n * 4),
         ],
+        ..Launch::default()
     }
     .output::<f32>();
     for m in 0..64 {
