@@ -1,5 +1,5 @@
-// Sums and maxima over a warp and over a block, in an order that never changes: results are the same
-// bits in every run. Every thread of the block calls them and gets the result.
+// Sums and maxima over a warp and over a block, in an order that never changes: results are the
+// same bits in every run. Every thread of the block calls them and gets the result.
 #pragma once
 #include "../ptx/warp.cuh"
 
@@ -22,8 +22,8 @@ DEVICE float warp_reduce(float x) {
     return x;
 }
 
-// `scratch`: one float per warp of shared memory. May be called again with the same scratch at once:
-// it ends with a barrier.
+// `scratch`: one float per warp of shared memory. May be called again with the same scratch at
+// once: it ends with a barrier.
 template <class Operation, int THREADS>
 DEVICE float block_reduce(float x, float* scratch) {
     static_assert(THREADS % 32 == 0 && THREADS <= 1024, "whole warps");

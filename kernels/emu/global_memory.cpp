@@ -1,9 +1,9 @@
 // The device arena and the race check on global memory.
 //
-// Within a launch an access is ordered by the clocks of clock.h: barriers inside a block, release and
-// acquire between blocks. Two blocks that write the same bytes, or read what the other wrote, without
-// such an order are reported: that is the proof that results do not depend on the order of blocks.
-// Granularity is 2 bytes with a mask, so neighbouring bytes never give a false alarm.
+// Within a launch an access is ordered by the clocks of clock.h: barriers inside a block, release
+// and acquire between blocks. Two blocks that write the same bytes, or read what the other wrote,
+// without such an order are reported: that is the proof that results do not depend on the order of
+// blocks. Granularity is 2 bytes with a mask, so neighbouring bytes never give a false alarm.
 #include "global_memory.h"
 
 #include <stdio.h>
@@ -32,8 +32,8 @@ struct Touch {
 struct Arena {
     u8* base = nullptr;
     size_t capacity = 1ull << 30, top = FIRST;
-    u8* valid = nullptr;       // per 16 bytes: how many of them are allocated
-    Touch* touches = nullptr;  // per 2 bytes
+    u8* valid = nullptr;            // per 16 bytes: how many of them are allocated
+    Touch* touches = nullptr;       // per 2 bytes
     std::map<size_t, size_t> live;  // offset, bytes
 };
 Arena& arena() {
@@ -45,8 +45,10 @@ void* reserve(size_t bytes) {
     void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) {
-        fprintf(stderr, "hooke emulator: cannot reserve %zu bytes of address space; "
-                        "set HOOKE_EMU_MEMORY_MB lower\n", bytes);
+        fprintf(stderr,
+                "hooke emulator: cannot reserve %zu bytes of address space; "
+                "set HOOKE_EMU_MEMORY_MB lower\n",
+                bytes);
         abort();
     }
     return memory;
@@ -174,8 +176,10 @@ void check_race(Thread& thread, Touch& touch, u8 mask, size_t offset, GlobalAcce
     Tick now = thread.clock.general[thread.agent];
     if (touch.write_cluster >= 0 && (touch.write_bytes & mask)) {
         if (access == GlobalAccess::ReadConstant)
-            report("constant-stale", pc, "read-only load of arena+0x%zx, which this kernel writes "
-                   "(%s)", offset, describe_agent(touch.write_cluster, touch.write_agent).c_str());
+            report("constant-stale", pc,
+                   "read-only load of arena+0x%zx, which this kernel writes "
+                   "(%s)",
+                   offset, describe_agent(touch.write_cluster, touch.write_agent).c_str());
         else if (!(is_atomic && touch.write_atomic) &&
                  !knows(thread, touch.write_cluster, touch.write_agent, touch.write_tick))
             report(touch.write_cluster == cluster ? "race-global" : "race-blocks", pc,

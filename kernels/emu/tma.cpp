@@ -1,7 +1,7 @@
-// The TMA engine: loads that complete on an mbarrier, stores and reductions in groups of the issuing
-// thread. On issue a load's destination becomes NaN; it is filled at a moment of the engine's choice.
-// A store reads its source no later than bulk_wait_read, and its result may appear as late as
-// bulk_wait or the end of the block.
+// The TMA engine: loads that complete on an mbarrier, stores and reductions in groups of the
+// issuing thread. On issue a load's destination becomes NaN; it is filled at a moment of the
+// engine's choice. A store reads its source no later than bulk_wait_read, and its result may appear
+// as late as bulk_wait or the end of the block.
 #include <string.h>
 
 #include <algorithm>
@@ -70,7 +70,8 @@ void load(const TensorBox& box, u32 shared, u32 alignment, u32 mbarrier, u16 ran
         Mbarrier* m = find_mbarrier(mapped, pc, "TMA load", &mbarrier_block);
         if (!m) return;
         if (!m->visible_to_async)
-            report("mbarrier-proxy", pc, "mbarrier.init was not made visible to the async proxy "
+            report("mbarrier-proxy", pc,
+                   "mbarrier.init was not made visible to the async proxy "
                    "(fence_mbarrier_init)");
         start_load(cluster.blocks[rank], box, offset, *m, pc);
     }
@@ -119,7 +120,9 @@ void tma_load(int rank, uint32_t shared, const void* map, uint32_t mbarrier, con
               uint16_t multicast_ranks) {
     Pc pc = CALLER;
     const TensorMapData* m = read_tensor_map(map, rank, pc);
-    if (m) load(boxed(rank, *m, coordinates), shared, box_alignment(*m), mbarrier, multicast_ranks, pc);
+    if (m)
+        load(boxed(rank, *m, coordinates), shared, box_alignment(*m), mbarrier, multicast_ranks,
+             pc);
 }
 
 void bulk_load(uint32_t shared, const void* global, uint32_t bytes, uint32_t mbarrier) {
