@@ -89,7 +89,7 @@ void finish_thread(Thread& thread) {
                 report("exit-async", store.pc,
                        "the block exits while a bulk store may still read its shared memory");
             read_store_source(thread, store);
-            write_store_result(thread, store);
+            write_store_result(store);
         }
 }
 

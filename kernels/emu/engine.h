@@ -343,7 +343,7 @@ void complete_tx(Block& block, Mbarrier& mbarrier, i64 bytes);
 void apply_copy(Thread& thread, CopyOp& op);
 void finish_tma_load(Block& block, size_t index);
 void read_store_source(Thread& thread, TmaStore& store);
-void write_store_result(Thread& thread, TmaStore& store);
+void write_store_result(TmaStore& store);
 void add_floats(const TensorBox& box, u8* to, const u8* from, u32 bytes, Pc pc);
 void apply_wgmma(Warp& warp, WgmmaOp& op);
 // Lets one engine make one step. Unless `forced`, only those whose moment is free.

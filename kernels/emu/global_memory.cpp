@@ -19,6 +19,8 @@ namespace {
 
 constexpr size_t RED_ZONE = 256, FIRST = 4096;
 
+constexpr Tick OPEN = ~(Tick)0;  // of a write that is not complete
+
 // Who touched 2 bytes last in the current launch.
 struct Touch {
     u32 operation;
@@ -169,9 +171,18 @@ std::string describe_agent(int cluster, int agent) {
     return text;
 }
 
+bool opens(GlobalAccess access) {
+    return access == GlobalAccess::OpenWrite || access == GlobalAccess::OpenAtomic;
+}
+
+bool writes(GlobalAccess access) {
+    return access == GlobalAccess::Write || access == GlobalAccess::Atomic || opens(access);
+}
+
 void check_race(Thread& thread, Touch& touch, u8 mask, size_t offset, GlobalAccess access, Pc pc) {
-    bool is_write = access == GlobalAccess::Write || access == GlobalAccess::Atomic;
-    bool is_atomic = access == GlobalAccess::Atomic || access == GlobalAccess::AtomicRead;
+    bool is_write = writes(access), is_open = opens(access);
+    bool is_atomic = access == GlobalAccess::Atomic || access == GlobalAccess::AtomicRead ||
+                     access == GlobalAccess::OpenAtomic;
     int cluster = thread.block->cluster->index;
     Tick now = thread.clock.general[thread.agent];
     if (touch.write_cluster >= 0 && (touch.write_bytes & mask)) {
@@ -181,7 +192,8 @@ void check_race(Thread& thread, Touch& touch, u8 mask, size_t offset, GlobalAcce
                    "(%s)",
                    offset, describe_agent(touch.write_cluster, touch.write_agent).c_str());
         else if (!(is_atomic && touch.write_atomic) &&
-                 !knows(thread, touch.write_cluster, touch.write_agent, touch.write_tick))
+                 (touch.write_tick == OPEN ||
+                  !knows(thread, touch.write_cluster, touch.write_agent, touch.write_tick)))
             report(touch.write_cluster == cluster ? "race-global" : "race-blocks", pc,
                    "global %s of arena+0x%zx is not ordered after the write by %s",
                    describe(access), offset,
@@ -196,7 +208,7 @@ void check_race(Thread& thread, Touch& touch, u8 mask, size_t offset, GlobalAcce
     if (is_write) {
         touch.write_cluster = cluster;
         touch.write_agent = (u16)thread.agent;
-        touch.write_tick = now;
+        touch.write_tick = is_open ? OPEN : now;
         touch.write_bytes = mask;
         touch.write_atomic = is_atomic;
         touch.read_cluster = -1;
@@ -225,8 +237,7 @@ bool global_access(Thread& thread, const void* pointer, u32 bytes, GlobalAccess 
         return false;
     }
     if (!launch->config.options.check_races) return true;
-    bool is_write = access == GlobalAccess::Write || access == GlobalAccess::Atomic;
-    touch_operation(pointer, bytes, is_write, pc);
+    touch_operation(pointer, bytes, writes(access), pc);
     for (size_t cell = offset / 2; cell <= (offset + bytes - 1) / 2; cell++) {
         Touch& touch = arena().touches[cell];
         if (touch.operation != current_operation()) {
@@ -237,6 +248,18 @@ bool global_access(Thread& thread, const void* pointer, u32 bytes, GlobalAccess 
         check_race(thread, touch, (u8)(low | high << 1), cell * 2, access, pc);
     }
     return true;
+}
+
+void settle_write(Thread& thread, const void* pointer, u32 bytes) {
+    if (!launch->config.options.check_races) return;
+    size_t offset = device_offset(pointer);
+    int cluster = thread.block->cluster->index;
+    for (size_t cell = offset / 2; cell <= (offset + bytes - 1) / 2; cell++) {
+        Touch& touch = arena().touches[cell];
+        if (touch.operation == current_operation() && touch.write_tick == OPEN &&
+            touch.write_cluster == cluster && touch.write_agent == thread.agent)
+            touch.write_tick = thread.clock.general[thread.agent];
+    }
 }
 
 }  // namespace emu

@@ -21,9 +21,20 @@ size_t device_offset(const void* pointer);                // for reports
 bool in_device_arena(const void* pointer);
 
 // ---- accesses of the running kernel -------------------------------------------------------------
-enum class GlobalAccess : u8 { Read, ReadConstant, Write, Atomic, AtomicRead };
+// The Open kinds are writes by the TMA engine that happen some time before settle_write; until then
+// nobody, not even the issuing thread, is ordered after them.
+enum class GlobalAccess : u8 {
+    Read,
+    ReadConstant,
+    Write,
+    Atomic,
+    AtomicRead,
+    OpenWrite,
+    OpenAtomic
+};
 // Checks one access; false (and the launch is doomed) if the address is illegal.
 bool global_access(Thread& thread, const void* pointer, u32 bytes, GlobalAccess access, Pc pc);
+void settle_write(Thread& thread, const void* pointer, u32 bytes);
 
 // ---- order between stream operations; see stream_order.cpp --------------------------------------
 // An operation of a stream starts: a kernel, copy, memset, allocation or free, ordered after those

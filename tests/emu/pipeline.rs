@@ -1,6 +1,6 @@
 //! Instructions together: two pipelined GEMMs at ragged sizes, with every depth of the ring.
 
-use super::device::{Arg, Boxes, Launch, SEEDS, bytes, values};
+use super::device::{Arg, Boxes, Launch, bytes, seeds, values};
 use cudarc::driver::sys::{CUtensorMapDataType as Element, CUtensorMapSwizzle as Swizzle};
 use half::bf16;
 use hooke::testing::fill::normal;
@@ -38,7 +38,7 @@ fn boxed<'a>(dims: &'a [u64; 2], strides: &'a [u64; 1], boxes: &'a [u32; 2]) -> 
 fn a_cp_async_gemm_is_right_at_ragged_sizes() {
     for (m, n, k) in [(64, 64, 32), (100, 72, 72), (1, 8, 8), (65, 129, 200)] {
         let (a, b) = operands(m, n, k);
-        for seed in SEEDS {
+        for seed in seeds() {
             let outcome = Launch {
                 kernel: "pipeline_sm80",
                 grid: n.div_ceil(64) as u32,
