@@ -1,8 +1,8 @@
 //! Compiles the kernels and embeds them.
 //!
 //! Every `kernels/*.cu` becomes one fatbin (`*_sm90.cu`: only for architectures from 90 on), and
-//! `$OUT_DIR/kernels.rs` a table of them with ptxas' own log and the PTX parameter lists. No nvcc is
-//! not an error: the table comes out empty and the program says so at run time. Under feature `emu`
+//! `$OUT_DIR/kernels.rs` a table of them with ptxas' own log and the PTX parameter lists. No nvcc
+//! is not an error: the table comes out empty and the program says so at run time. Under feature `emu`
 //! the same sources, compiled by g++, and kernels/emu become a stand-in `libcuda.so`, whose path is
 //! in `HOOKE_EMU_LIBCUDA` when the tests are compiled.
 //!

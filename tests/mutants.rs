@@ -1,8 +1,8 @@
 //! Mutation tests: bugs are planted into kernels one at a time, and the tests must notice each.
 //!
 //! `cargo test --release --features emu --test mutants` compiles every mutant, links it into a
-//! stand-in driver of its own, and runs the tests that cover the kernel on it, in child processes of
-//! this binary. It guards the tests and the emulator's detectors against going blind. About two
+//! stand-in driver of its own, and runs the tests that cover the kernel on it, in child processes
+//! of this binary. It guards the tests and the emulator's detectors against going blind. About two
 //! minutes on two cores; with `HOOKE_MUTANTS=quick`, for CI, every fifth mutant.
 
 #![allow(clippy::unwrap_used)]
@@ -127,6 +127,9 @@ const REPLACED: &[(&str, &str, &str, &str)] = &[
     (HOPPER, "ptx::cluster_wait();\n    u32 from_next", "u32 from_next", "emu::hopper"),
     (HOPPER, "(u16)((1u << ptx::cluster_size()) - 1)", "(u16)1", "emu::hopper"),
     (HOPPER, "ptx::bulk_wait_read<0>();", "", "emu::hopper"),
+    // Only g++ sees these: the driver must refuse what nvcc compiled differently.
+    (MEMORY, "conform_hints, 64,", "conform_hints, 96,", "emu::copies"),
+    (WARP, "const float* in, int n", "const float* in, long n", "emu::math"),
 ];
 
 fn mutants() -> Vec<Mutant> {

@@ -1,4 +1,4 @@
-//! Planted bugs: each must be reported under every seed, with kernel, block, thread and source line.
+//! Planted bugs: each must be reported under every seed, with kernel, block, thread and line.
 
 use super::device::{Arg, Launch, bytes, seeds};
 
