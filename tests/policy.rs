@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// The layers of `src/lib.rs`, lowest first; modules of one layer do not know each other.
 const LAYERS: [&[&str]; 11] = [
     &["error", "dtype", "shape", "rng"],
-    &["device", "testing"],
+    &["device", "cuda", "testing"],
     &["tensor"],
     &["ops"],
     &["model", "optim"],
