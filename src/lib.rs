@@ -4,7 +4,7 @@
 //! # Layers
 //! Each may use those above it in this list, never those below (`tests/policy.rs` checks it):
 //! 0. [`error`], [`dtype`], [`shape`], [`rng`] — plain values
-//! 1. [`device`] — memory
+//! 1. [`device`] — memory; [`cuda`] — the compiled kernels
 //! 2. [`tensor`] — owned tensors and views
 //! 3. [`ops`] — one folder per operator: contract, CPU reference
 //! 4. [`model`], [`optim`] — side by side
@@ -21,6 +21,7 @@
 
 pub mod checkpoint;
 pub mod cli;
+pub mod cuda;
 pub mod data;
 pub mod device;
 pub mod dtype;

@@ -71,12 +71,14 @@ fn run(cli: Cli) -> Result<()> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads as usize);
         pool.build_global().map_err(|error| Error::Device { problem: error.to_string() })?;
     }
-    match cli.command {
+    // On a thread of the pool, so that an operator's loop starts here at once instead of waking
+    // the pool and sleeping until it is done.
+    rayon::scope(|_| match cli.command {
         Command::Finetune(args) => finetune::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Validate(command) => validate::run(command),
-    }
+    })
 }
 
 fn fail(error: &Error) -> ExitCode {
