@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 mod copies;
-mod device;
+pub mod device;
 mod driver;
 mod faults;
 mod hopper;
