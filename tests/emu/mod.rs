@@ -4,6 +4,7 @@
 // Kernels are launched here without the checks of src/cuda, on purpose.
 #![allow(unsafe_code)]
 
+mod common;
 mod copies;
 pub mod device;
 mod driver;
