@@ -10,6 +10,7 @@ use crate::model::params::Params;
 use crate::optim::adamw::AdamWConfig;
 use crate::tensor::View;
 use crate::testing::compare::{Comparison, compare};
+use crate::train::memory::StepLimits;
 use crate::train::step::Trainer;
 use serde::Serialize;
 
@@ -83,7 +84,11 @@ const WEIGHTS: Tolerance = Tolerance::Norm(1e-3);
 pub fn validate_model(model: Model, reference: &Reference) -> Result<Vec<Row>> {
     let batch = reference_batch(reference);
     let mut rows = compare_forward(&model, reference, &batch)?;
-    let (max_tokens, max_documents) = (batch.tokens.len(), batch.cu_seqlens.len() - 1);
+    let limits = StepLimits {
+        max_tokens: batch.tokens.len(),
+        max_documents: batch.cu_seqlens.len() - 1,
+        max_micro_batches: 1,
+    };
     let run = reference.optimizer();
     let config = AdamWConfig {
         beta1: run.beta1,
@@ -91,7 +96,7 @@ pub fn validate_model(model: Model, reference: &Reference) -> Result<Vec<Row>> {
         epsilon: run.epsilon,
         weight_decay: run.weight_decay,
     };
-    let mut trainer = Trainer::new(model, config, run.max_grad_norm, max_tokens, max_documents)?;
+    let mut trainer = Trainer::new(model, config, run.max_grad_norm, limits)?;
     let batches = [batch];
     let (mut losses, mut grad_norms) = (Vec::new(), Vec::new());
     for step in 1..=run.steps as u64 {

@@ -4,7 +4,7 @@ pub mod gemm;
 pub mod host;
 pub mod mapped;
 
-use crate::cuda::{CudaDevice, DeviceBytes};
+use crate::cuda::{CudaDevice, DeviceBytes, Seal};
 use crate::error::Result;
 use host::HostBytes;
 use std::sync::Arc;
@@ -27,6 +27,15 @@ impl Device {
         match self {
             Self::Cpu => Ok(Buffer::Host(HostBytes::zeroed(what, num_bytes)?)),
             Self::Cuda(cuda) => Ok(Buffer::Device(cuda.alloc_zeroed(what, num_bytes)?)),
+        }
+    }
+
+    /// As long as the result lives, allocating on a GPU is an error: a step allocates nothing. The
+    /// CPU's allocator needs no such care.
+    pub fn seal(&self) -> Option<Seal> {
+        match self {
+            Self::Cpu => None,
+            Self::Cuda(cuda) => Some(cuda.seal()),
         }
     }
 

@@ -4,6 +4,7 @@
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::memory::Allocate;
 use crate::ops::adamw::{self, Hyper};
 use crate::tensor::{Tensor, View, ViewMut};
 
@@ -22,18 +23,18 @@ pub struct AdamWConfig {
 
 /// The moments of every weight, and the number of updates made.
 #[derive(Debug)]
-pub struct AdamW {
+pub struct AdamW<T = Tensor> {
     config: AdamWConfig,
     decayed_elems: usize,
-    m: Tensor,
-    v: Tensor,
+    m: T,
+    v: T,
     steps: u64,
 }
 
-impl AdamW {
+impl<T> AdamW<T> {
     /// Zero moments for `num_elems` weights, of which the first `decayed_elems` decay.
-    pub fn new(
-        device: &Device,
+    pub fn build(
+        memory: &mut impl Allocate<Tensor = T>,
         config: AdamWConfig,
         num_elems: usize,
         decayed_elems: usize,
@@ -43,10 +44,23 @@ impl AdamW {
         Ok(Self {
             config,
             decayed_elems,
-            m: Tensor::zeros(device, "first moments", [num_elems], dtype)?,
-            v: Tensor::zeros(device, "second moments", [num_elems], dtype)?,
+            m: memory.zeros("first moments", [num_elems].into(), dtype)?,
+            v: memory.zeros("second moments", [num_elems].into(), dtype)?,
             steps: 0,
         })
+    }
+}
+
+impl AdamW {
+    /// The same on a device.
+    pub fn new(
+        mut device: &Device,
+        config: AdamWConfig,
+        num_elems: usize,
+        decayed_elems: usize,
+        dtype: DType,
+    ) -> Result<Self> {
+        Self::build(&mut device, config, num_elems, decayed_elems, dtype)
     }
 
     /// Updates made so far.

@@ -1,5 +1,6 @@
 //! A fine-tuning run: everything is read and checked first, then trained, then written.
 
+use super::memory::StepLimits;
 use super::record::{MetricsWriter, StepRecord};
 use super::step::Trainer;
 use crate::checkpoint::atomic::StagedDir;
@@ -126,23 +127,27 @@ impl PreparedRun {
     /// Loads the weights, allocates everything a step needs, and creates the output directory.
     pub fn start(self, device: &Device, min_positions: usize) -> Result<Run> {
         let weights = self.model_dir.load(device, DType::F32)?;
-        let (max_tokens, max_documents) = self.largest_micro_batch();
+        let limits = self.limits();
         let max_positions = self.max_seq_length.max(min_positions);
         let model = Model::new(device, self.model_dir.config().clone(), weights, max_positions)?;
         let RunConfig { adamw, max_grad_norm, .. } = self.config;
-        let trainer = Trainer::new(model, adamw, max_grad_norm, max_tokens, max_documents)?;
+        let trainer = Trainer::new(model, adamw, max_grad_norm, limits)?;
         let dir = &self.config.output_dir;
         std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
         let metrics = MetricsWriter::create(&dir.join("metrics.jsonl"))?;
         Ok(Run { prepared: self, trainer, metrics })
     }
 
-    /// Tokens and documents that a micro-batch has at the most, whatever the order of the rows.
-    fn largest_micro_batch(&self) -> (usize, usize) {
+    /// The largest step that there can be, whatever the order of the rows.
+    fn limits(&self) -> StepLimits {
         let mut lengths: Vec<usize> = self.examples.iter().map(|row| row.ids.len()).collect();
         lengths.sort_unstable_by(|a, b| b.cmp(a));
         lengths.truncate(self.config.per_device_train_batch_size);
-        (lengths.iter().sum(), lengths.len())
+        StepLimits {
+            max_tokens: lengths.iter().sum(),
+            max_documents: lengths.len(),
+            max_micro_batches: self.config.gradient_accumulation_steps,
+        }
     }
 }
 

@@ -13,7 +13,7 @@
 mod cpu;
 mod cuda;
 
-use super::{Cost, check, check_dtype, check_rank, check_shape, check_sum_dtype};
+use super::{Cost, check, check_dtype, check_rank, check_shape};
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -59,7 +59,9 @@ pub fn backward(
     let [num_tokens] = check_rank(OP, "tokens", &tokens)?;
     check_dtype(OP, "tokens", &tokens, DType::I32)?;
     check_shape(OP, "dout", &dout, &[num_tokens, width])?;
-    check_sum_dtype(OP, "dweight", &dweight, dout.dtype())?;
+    if dweight.dtype() != dout.dtype().accumulator() {
+        check_dtype(OP, "dout", &dout, dweight.dtype())?;
+    }
     match device {
         Device::Cpu => with_real!(OP, dout.dtype(), T => {
             check_tokens(OP, tokens.host(), vocab_size)?;
