@@ -21,6 +21,7 @@
 
 pub mod checkpoint;
 pub mod cli;
+pub mod cuda;
 pub mod data;
 pub mod device;
 pub mod dtype;

@@ -9,6 +9,8 @@ mod checkpoint;
 mod cli;
 mod config;
 mod data;
+#[cfg(feature = "emu")]
+mod emu;
 mod generate;
 mod golden;
 mod model;
