@@ -4,15 +4,16 @@
 //! # Layers
 //! Each may use those above it in this list, never those below (`tests/policy.rs` checks it):
 //! 0. [`error`], [`dtype`], [`shape`], [`rng`] — plain values
-//! 1. [`device`] — memory
-//! 2. [`tensor`] — owned tensors and views
-//! 3. [`ops`] — one folder per operator: contract, CPU reference
-//! 4. [`model`], [`optim`] — side by side
-//! 5. [`data`] — from rows of text to the model's packed input
-//! 6. [`checkpoint`] — files of weights and references
-//! 7. [`train`], [`eval`], [`generate`] — side by side
-//! 8. [`validate`] — computes and trains, and compares
-//! 9. [`cli`]
+//! 1. [`cuda`] — the driver of NVIDIA GPUs
+//! 2. [`device`] — memory
+//! 3. [`tensor`] — owned tensors and views
+//! 4. [`ops`] — one folder per operator: contract, CPU reference, launchers of CUDA kernels
+//! 5. [`model`], [`optim`] — side by side
+//! 6. [`data`] — from rows of text to the model's packed input
+//! 7. [`checkpoint`] — files of weights and references
+//! 8. [`train`], [`eval`], [`generate`] — side by side
+//! 9. [`validate`] — computes and trains, and compares
+//! 10. [`cli`]
 //!
 //! # Letters
 //! `T` tokens of a packed micro-batch · `C` hidden size · `H` query heads · `G` key/value heads ·

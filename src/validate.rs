@@ -131,7 +131,7 @@ fn compare_forward(model: &Model, reference: &Reference, batch: &Batch) -> Resul
     compare_tensor("hidden/final", acts.final_norm(), reference, ACTIVATIONS, &mut rows)?;
     let mut logits = Vec::new();
     for chunk in (0..t).collect::<Vec<_>>().chunks(head.max_rows()) {
-        logits.extend(model.logits(&acts, chunk, &mut head)?.to_f64_vec());
+        logits.extend(model.logits(&acts, chunk, &mut head)?.to_f64_vec()?);
     }
     let logits = View::from_host(&logits, [t, model.config().vocab_size]);
     compare_tensor("logits", logits, reference, ACTIVATIONS, &mut rows)?;

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers of `src/lib.rs`, lowest first; modules of one layer do not know each other.
-const LAYERS: [&[&str]; 11] = [
+const LAYERS: [&[&str]; 12] = [
     &["error", "dtype", "shape", "rng"],
+    &["cuda"],
     &["device", "testing"],
     &["tensor"],
     &["ops"],
@@ -124,7 +125,8 @@ fn every_operator_has_its_contract_reference_and_test() {
         }
         let op = path.file_name().unwrap().to_str().unwrap();
         let test = root().join(format!("tests/ops/{op}.rs"));
-        for part in [path.join("mod.rs"), path.join("cpu.rs"), test] {
+        let parts = ["mod.rs", "cpu.rs", "cuda.rs"].map(|part| path.join(part));
+        for part in parts.into_iter().chain([test]) {
             assert!(part.is_file(), "{} is missing", part.display());
         }
         count += 1;

@@ -4,8 +4,10 @@ pub mod gemm;
 pub mod host;
 pub mod mapped;
 
+use crate::cuda::{CudaDevice, DeviceBytes};
 use crate::error::Result;
 use host::HostBytes;
+use std::sync::Arc;
 
 /// A place where memory can be allocated and operators run.
 ///
@@ -15,6 +17,8 @@ use host::HostBytes;
 pub enum Device {
     /// The reference backend: Rust on the host's cores, the same bits for any number of threads.
     Cpu,
+    /// An NVIDIA GPU: the same operators as hand-written kernels.
+    Cuda(Arc<CudaDevice>),
 }
 
 impl Device {
@@ -22,6 +26,24 @@ impl Device {
     pub fn alloc_zeroed(&self, what: &str, num_bytes: usize) -> Result<Buffer> {
         match self {
             Self::Cpu => Ok(Buffer::Host(HostBytes::zeroed(what, num_bytes)?)),
+            Self::Cuda(cuda) => Ok(Buffer::Device(cuda.alloc_zeroed(what, num_bytes)?)),
+        }
+    }
+
+    /// Waits for all queued work; returns its error.
+    pub fn synchronize(&self) -> Result<()> {
+        match self {
+            Self::Cpu => Ok(()),
+            Self::Cuda(cuda) => cuda.synchronize(),
+        }
+    }
+
+    /// Ends the use of the device; returns the errors that nobody has seen yet. Every tensor on it
+    /// should be gone by now.
+    pub fn close(self) -> Result<()> {
+        match self {
+            Self::Cpu => Ok(()),
+            Self::Cuda(cuda) => cuda.close(),
         }
     }
 }
@@ -31,6 +53,8 @@ impl Device {
 pub enum Buffer {
     /// Host memory, 64-byte aligned.
     Host(HostBytes),
+    /// Memory of a GPU, 256-byte aligned.
+    Device(DeviceBytes),
 }
 
 impl Buffer {
@@ -38,6 +62,7 @@ impl Buffer {
     pub fn num_bytes(&self) -> usize {
         match self {
             Self::Host(bytes) => bytes.as_slice().len(),
+            Self::Device(bytes) => bytes.num_bytes(),
         }
     }
 }

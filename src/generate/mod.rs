@@ -111,7 +111,7 @@ fn choose(
     let mut start = 0;
     while start < sequences.len() {
         let n = head.max_rows().min(sequences.len() - start);
-        let logits = model.logits(acts, &last_rows[start..start + n], head)?.to_f64_vec();
+        let logits = model.logits(acts, &last_rows[start..start + n], head)?.to_f64_vec()?;
         for (i, sequence) in sequences[start..start + n].iter_mut().enumerate() {
             if sequence.finished.is_some() {
                 continue;

@@ -64,7 +64,7 @@ impl Model {
         let (device, layout, t) = (&self.device, self.weights.layout(), acts.num_tokens());
         let dfinal = scratch.dnorm.rows_mut(t);
         let losses = self.losses_and_gradient(acts, targets, scale, grads, dfinal, head)?;
-        scratch.dresidual.rows_mut(t).clear();
+        scratch.dresidual.rows_mut(t).clear()?;
         rmsnorm::backward(
             device,
             scratch.dresidual.rows_mut(t),

@@ -178,9 +178,9 @@ impl Activations {
                 got: format!("{t} tokens, {} positions, {n} documents", input.positions.len()),
             });
         }
-        self.tokens.rows_mut(t).copy_from_host(input.tokens);
-        self.positions.rows_mut(t).copy_from_host(input.positions);
-        self.cu_seqlens.rows_mut(n + 1).copy_from_host(input.cu_seqlens);
+        self.tokens.rows_mut(t).copy_from_host(input.tokens)?;
+        self.positions.rows_mut(t).copy_from_host(input.positions)?;
+        self.cu_seqlens.rows_mut(n + 1).copy_from_host(input.cu_seqlens)?;
         (self.num_tokens, self.num_documents) = (t, n);
         Ok(t)
     }

@@ -67,7 +67,7 @@ impl Model {
             let targets = head.targets.rows(r);
             let logits = head.logits.rows(r);
             cross_entropy::forward(&self.device, head.losses.rows_mut(r), logits, targets)?;
-            scatter(rows, head.losses.rows(r), &mut losses);
+            scatter(rows, head.losses.rows(r), &mut losses)?;
         }
         Ok(losses)
     }
@@ -86,14 +86,14 @@ impl Model {
         let device = &self.device;
         let span = self.weights.layout().head();
         let mut losses = vec![0.0; targets.len()];
-        dfinal.clear();
+        dfinal.clear()?;
         for rows in trained_rows(targets).chunks(head.max_rows()) {
             let r = self.chunk_logits(acts, rows, Some(targets), head)?;
             let Head { rows: row_ids, targets, hidden, dhidden, logits, losses: nll } = head;
             let targets = targets.rows(r);
             let logits_mut = logits.rows_mut(r);
             cross_entropy::forward_backward(device, nll.rows_mut(r), logits_mut, targets, scale)?;
-            scatter(rows, nll.rows(r), &mut losses);
+            scatter(rows, nll.rows(r), &mut losses)?;
             let dlogits = logits.rows(r);
             let weight = self.weights.view(span);
             let dhidden_mut = dhidden.rows_mut(r);
@@ -128,10 +128,10 @@ impl Model {
         head: &mut Head,
     ) -> Result<usize> {
         let r = rows.len();
-        head.rows.rows_mut(r).copy_from_host(rows);
+        head.rows.rows_mut(r).copy_from_host(rows)?;
         if let Some(targets) = targets {
             let targets: Vec<i32> = rows.iter().map(|&row| targets[row as usize]).collect();
-            head.targets.rows_mut(r).copy_from_host(&targets);
+            head.targets.rows_mut(r).copy_from_host(&targets)?;
         }
         let hidden = head.hidden.rows_mut(r);
         embedding::forward(&self.device, hidden, head.rows.rows(r), acts.final_norm())?;
@@ -145,8 +145,9 @@ fn trained_rows(targets: &[i32]) -> Vec<i32> {
     (0..targets.len() as i32).filter(|&i| targets[i as usize] != IGNORE).collect()
 }
 
-fn scatter(rows: &[i32], values: View<'_>, out: &mut [f64]) {
-    for (&row, value) in rows.iter().zip(values.to_f64_vec()) {
+fn scatter(rows: &[i32], values: View<'_>, out: &mut [f64]) -> Result<()> {
+    for (&row, value) in rows.iter().zip(values.to_f64_vec()?) {
         out[row as usize] = value;
     }
+    Ok(())
 }

@@ -65,7 +65,7 @@ impl Params {
     }
 
     /// Sets every element to zero.
-    pub fn clear(&mut self) {
-        self.flat.clear();
+    pub fn clear(&mut self) -> Result<()> {
+        self.flat.clear()
     }
 }

@@ -132,6 +132,25 @@ pub(crate) fn check_dtype(
     Err(Error::Operand { op, operand, expected: dtype.to_string(), got })
 }
 
+/// Fails unless the operand's element type is `dtype` or what sums of it are kept in: gradients of
+/// bf16 parameters are summed up in f32.
+pub(crate) fn check_sum_dtype(
+    op: &'static str,
+    operand: &'static str,
+    view: &impl Operand,
+    dtype: DType,
+) -> Result<()> {
+    match view.dtype() == dtype.accumulator() {
+        true => Ok(()),
+        false => check_dtype(op, operand, view, dtype),
+    }
+}
+
+/// The operator has no kernel for this.
+pub(crate) fn no_kernel(op: &'static str) -> Error {
+    Error::Device { problem: format!("{op} has no CUDA kernel yet") }
+}
+
 /// Fails with `expected`/`got` unless `holds`.
 pub(crate) fn check(
     op: &'static str,

@@ -13,7 +13,7 @@ use crate::tensor::{Tensor, View};
 pub fn grad_norm(device: &Device, grads: View<'_>) -> Result<f64> {
     let mut sum = Tensor::zeros(device, "gradient norm", [1], DType::F64)?;
     reduce::sum_squares(device, sum.view_mut(), grads)?;
-    Ok(sum.view().to_f64_vec()[0].sqrt())
+    Ok(sum.view().to_f64_vec()?[0].sqrt())
 }
 
 /// Factor that brings a gradient of norm `grad_norm` down to `max_grad_norm`; 1 if it is there

@@ -77,7 +77,7 @@ impl Trainer {
         let input_tokens = micro_batches.iter().map(Batch::input_tokens).sum();
         let trained_tokens: usize = micro_batches.iter().map(Batch::trained_tokens).sum();
         let scale = 1.0 / trained_tokens as f64;
-        self.grads.clear();
+        self.grads.clear()?;
         let mut total = 0.0;
         for batch in micro_batches {
             let losses = self.model.forward_backward(

@@ -9,14 +9,15 @@
 //! ```
 //! | operand | shape | dtype |
 //! |---|---|---|
-//! | weights, grads | (n) | the data type |
-//! | m, v | (n) | [`crate::dtype::DType::accumulator`] of the data type |
+//! | weights | (n) | the data type |
+//! | grads, m, v | (n) | [`crate::dtype::DType::accumulator`] of the data type |
 //!
 //! Elementwise, hence deterministic. A NaN or infinite gradient spoils its parameter: the caller
 //! looks at the gradient norm first. Source: Loshchilov and Hutter, "Decoupled Weight Decay
 //! Regularization", 2019; operation order of `torch.optim.AdamW`.
 
 mod cpu;
+mod cuda;
 
 use super::{Cost, check, check_dtype, check_rank, check_shape};
 use crate::device::Device;
@@ -62,7 +63,7 @@ pub fn step(
         check_dtype(OP, name, state, dtype.accumulator())?;
     }
     check_shape(OP, "grads", &grads, &[n])?;
-    check_dtype(OP, "grads", &grads, dtype)?;
+    check_dtype(OP, "grads", &grads, dtype.accumulator())?;
     check(OP, "step", hyper.step > 0, || "1 or more".into(), || hyper.step.to_string())?;
     for (name, beta) in [("beta1", hyper.beta1), ("beta2", hyper.beta2)] {
         check(OP, name, (0.0..1.0).contains(&beta), || "[0, 1)".into(), || beta.to_string())?;
@@ -72,6 +73,7 @@ pub fn step(
             cpu::step(weights.host::<T>(), m.host(), v.host(), grads.host(), hyper);
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::step(cuda, weights, m, v, grads, hyper),
     }
 }
 

@@ -23,6 +23,7 @@ mod cpu;
 mod cpu_backward;
 mod cpu_cache;
 mod cpu_forward;
+mod cuda;
 
 pub use cache::{decode, store_kv};
 
@@ -61,6 +62,7 @@ pub fn forward(
             );
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::forward(cuda, out, lse, qkv, cu_seqlens, scale, heads),
     }
 }
 
@@ -98,6 +100,9 @@ pub fn backward(
             );
             Ok(())
         }),
+        Device::Cuda(cuda) => {
+            cuda::backward(cuda, dqkv, dout, qkv, out, lse, cu_seqlens, scale, heads)
+        }
     }
 }
 

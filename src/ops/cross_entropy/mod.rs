@@ -14,6 +14,7 @@
 //! sum over V has a fixed order: deterministic.
 
 mod cpu;
+mod cuda;
 
 use super::{Cost, Operand, check, check_dtype, check_rank, check_shape};
 use crate::device::Device;
@@ -42,6 +43,7 @@ pub fn forward(
             cpu::forward(losses.host::<T>(), logits.host(), targets.host(), vocab_size);
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::forward(cuda, losses, logits, targets),
     }
 }
 
@@ -65,6 +67,7 @@ pub fn forward_backward(
             cpu::forward_backward(losses, logits, targets.host(), vocab_size, scale);
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::forward_backward(cuda, losses, logits, targets, scale),
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod cast;
 mod cpu;
+mod cuda;
 
 use super::{Cost, Operand, check_dtype, check_shape};
 use crate::device::Device;
@@ -18,6 +19,7 @@ use crate::with_real;
 pub fn fill(device: &Device, out: ViewMut<'_>, value: f64) -> Result<()> {
     match device {
         Device::Cpu => cpu::fill("elementwise.fill", out, value),
+        Device::Cuda(cuda) => cuda::fill(cuda, out, value),
     }
 }
 
@@ -30,6 +32,7 @@ pub fn cast(device: &Device, out: ViewMut<'_>, x: View<'_>) -> Result<()> {
     check_shape(OP, "out", &out, x.shape().dims())?;
     match device {
         Device::Cpu => cast::cast(OP, out, x),
+        Device::Cuda(cuda) => cuda::cast(cuda, out, x),
     }
 }
 
@@ -43,6 +46,7 @@ pub fn scale(device: &Device, x: ViewMut<'_>, factor: f64) -> Result<()> {
             cpu::scale(x.host::<T>(), factor);
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::scale(cuda, x, factor),
     }
 }
 
@@ -58,6 +62,7 @@ pub fn axpy(device: &Device, y: ViewMut<'_>, a: f64, x: View<'_>) -> Result<()> 
             cpu::axpy(y.host::<T>(), a, x.host());
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::axpy(cuda, y, a, x),
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! | operand | shape | dtype |
 //! |---|---|---|
-//! | weight, dweight | (V, C) | the data type |
+//! | weight | (V, C) | the data type |
+//! | dweight | (V, C) | the data type or its accumulator |
 //! | out, dout | (T, C) | the data type |
 //! | tokens | (T) | i32, each in 0 .. V |
 //!
@@ -10,8 +11,9 @@
 //! positions, whatever the number of threads.
 
 mod cpu;
+mod cuda;
 
-use super::{Cost, Operand, check, check_dtype, check_rank, check_shape};
+use super::{Cost, check, check_dtype, check_rank, check_shape, check_sum_dtype};
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -39,6 +41,7 @@ pub fn forward(
             cpu::forward(out.host::<T>(), tokens.host(), weight.host(), width);
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::forward(cuda, out, tokens, weight),
     }
 }
 
@@ -56,13 +59,14 @@ pub fn backward(
     let [num_tokens] = check_rank(OP, "tokens", &tokens)?;
     check_dtype(OP, "tokens", &tokens, DType::I32)?;
     check_shape(OP, "dout", &dout, &[num_tokens, width])?;
-    check_dtype(OP, "dout", &dout, dweight.dtype())?;
+    check_sum_dtype(OP, "dweight", &dweight, dout.dtype())?;
     match device {
-        Device::Cpu => with_real!(OP, Operand::dtype(&dweight), T => {
+        Device::Cpu => with_real!(OP, dout.dtype(), T => {
             check_tokens(OP, tokens.host(), vocab_size)?;
             cpu::backward(dweight.host::<T>(), dout.host(), tokens.host(), width);
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::backward(cuda, dweight, dout, tokens),
     }
 }
 

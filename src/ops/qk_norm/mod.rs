@@ -7,16 +7,20 @@
 //! | operand | shape | dtype | |
 //! |---|---|---|---|
 //! | `qkv`, `out`, `dqkv` | (T, (H + 2G)·D) | any float | packed rows, see [`Heads`] |
-//! | `q_weight`, `k_weight`, their gradients | (D) | as `qkv` | |
+//! | `q_weight`, `k_weight` | (D) | as `qkv` | |
+//! | their gradients | (D) | as `qkv` or its accumulator | |
 //! | `rstd` | (T, H + G) | [`DType::accumulator`](crate::dtype::DType::accumulator) | saved for backward |
 //!
 //! Sums as in [`super::rmsnorm`]. Errors: shapes, dtypes or head counts that do not fit, an eps that is
 //! negative or not finite. Deterministic, whatever the number of threads.
 
 mod cpu;
+mod cuda;
 
 use super::rmsnorm::check_eps;
-use super::{Cost, Heads, Operand, check_dtype, check_heads, check_rank, check_shape};
+use super::{
+    Cost, Heads, Operand, check_dtype, check_heads, check_rank, check_shape, check_sum_dtype,
+};
 use crate::device::Device;
 use crate::dtype::Real;
 use crate::error::Result;
@@ -47,6 +51,7 @@ pub fn forward(
             );
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::forward(cuda, out, rstd, qkv, q_weight, k_weight, eps, heads),
     }
 }
 
@@ -69,8 +74,8 @@ pub fn backward(
     check_shape(OP, "dq_weight", &dq_weight, &[heads.head_dim])?;
     check_shape(OP, "dk_weight", &dk_weight, &[heads.head_dim])?;
     check_dtype(OP, "dqkv", &dqkv, qkv.dtype())?;
-    check_dtype(OP, "dq_weight", &dq_weight, qkv.dtype())?;
-    check_dtype(OP, "dk_weight", &dk_weight, qkv.dtype())?;
+    check_sum_dtype(OP, "dq_weight", &dq_weight, qkv.dtype())?;
+    check_sum_dtype(OP, "dk_weight", &dk_weight, qkv.dtype())?;
     match device {
         Device::Cpu => with_real!(OP, Operand::dtype(&qkv), T => {
             cpu::backward::<T>(
@@ -79,6 +84,9 @@ pub fn backward(
             );
             Ok(())
         }),
+        Device::Cuda(cuda) => {
+            cuda::backward(cuda, dqkv, dq_weight, dk_weight, qkv, rstd, q_weight, k_weight, heads)
+        }
     }
 }
 

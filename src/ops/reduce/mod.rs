@@ -3,15 +3,16 @@
 //! | operand | shape | dtype |
 //! |---|---|---|
 //! | x, y | any, the same; (M, N) for [`column_sums`] | the data type |
-//! | out | (1); (N) for [`column_sums`] | f64; the data type for [`column_sums`] |
+//! | out | (1); (N) for [`column_sums`] | f64; the data type or its accumulator for [`column_sums`] |
 //!
 //! Elements are widened to f64 before they are added. Additions happen in fixed lanes of fixed
 //! chunks whose partial results are added in order, so the bits depend on the length alone, not
 //! on threads. NaN propagates through all of them, [`max_abs`] included.
 
 mod cpu;
+mod cuda;
 
-use super::{Cost, Operand, check_dtype, check_rank, check_shape};
+use super::{Cost, Operand, check_dtype, check_rank, check_shape, check_sum_dtype};
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -29,6 +30,7 @@ pub fn sum(device: &Device, out: ViewMut<'_>, x: View<'_>) -> Result<()> {
             out.host::<f64>()[0] = cpu::sum(x.host::<T>());
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::sum(cuda, out, x),
     }
 }
 
@@ -43,6 +45,7 @@ pub fn sum_squares(device: &Device, out: ViewMut<'_>, x: View<'_>) -> Result<()>
             out.host::<f64>()[0] = cpu::sum_squares(x.host::<T>());
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::sum_squares(cuda, out, x),
     }
 }
 
@@ -59,6 +62,7 @@ pub fn dot(device: &Device, out: ViewMut<'_>, x: View<'_>, y: View<'_>) -> Resul
             out.host::<f64>()[0] = cpu::dot(x.host::<T>(), y.host());
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::dot(cuda, out, x, y),
     }
 }
 
@@ -73,6 +77,7 @@ pub fn max_abs(device: &Device, out: ViewMut<'_>, x: View<'_>) -> Result<()> {
             out.host::<f64>()[0] = cpu::max_abs(x.host::<T>());
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::max_abs(cuda, out, x),
     }
 }
 
@@ -83,12 +88,13 @@ pub fn column_sums(device: &Device, out: ViewMut<'_>, x: View<'_>) -> Result<()>
     const OP: &str = "reduce.column_sums";
     let [_, num_columns] = check_rank(OP, "x", &x)?;
     check_shape(OP, "out", &out, &[num_columns])?;
-    check_dtype(OP, "out", &out, x.dtype())?;
+    check_sum_dtype(OP, "out", &out, x.dtype())?;
     match device {
         Device::Cpu => with_real!(OP, x.dtype(), T => {
             cpu::column_sums(out.host::<T>(), x.host(), num_columns);
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::column_sums(cuda, out, x),
     }
 }
 

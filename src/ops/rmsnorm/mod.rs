@@ -5,7 +5,8 @@
 //! | operand | shape | dtype | |
 //! |---|---|---|---|
 //! | `x`, `y`, `dy`, `dx` | (T, C) | any float | |
-//! | `weight`, `dweight` | (C) | as `x` | |
+//! | `weight` | (C) | as `x` | |
+//! | `dweight` | (C) | as `x` or its accumulator | |
 //! | `rstd` | (T) | [`DType::accumulator`](crate::dtype::DType::accumulator) | saved for backward |
 //!
 //! Sums in f32 (f64 for f64), over lanes and then over chunks of rows, in an order that does not
@@ -13,9 +14,10 @@
 //! or not finite. Source: Zhang & Sennrich, "Root Mean Square Layer Normalization" (2019).
 
 pub(crate) mod cpu;
+mod cuda;
 pub(crate) mod row;
 
-use super::{Cost, Operand, check, check_dtype, check_rank, check_shape};
+use super::{Cost, Operand, check, check_dtype, check_rank, check_shape, check_sum_dtype};
 use crate::device::Device;
 use crate::dtype::Real;
 use crate::error::Result;
@@ -42,6 +44,7 @@ pub fn forward(
             cpu::forward::<T>(y.host(), rstd.host(), x.host(), weight.host(), eps);
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::forward(cuda, y, rstd, x, weight, eps),
     }
 }
 
@@ -74,6 +77,9 @@ pub fn forward_residual(
             );
             Ok(())
         }),
+        Device::Cuda(cuda) => {
+            cuda::forward_residual(cuda, y, residual_out, rstd, residual, x, weight, eps)
+        }
     }
 }
 
@@ -98,7 +104,7 @@ pub fn backward(
     check_shape(OP, "dweight", &dweight, &[c])?;
     check_shape(OP, "dy", &dy, &[num_rows, c])?;
     check_dtype(OP, "dx", &dx, x.dtype())?;
-    check_dtype(OP, "dweight", &dweight, x.dtype())?;
+    check_sum_dtype(OP, "dweight", &dweight, x.dtype())?;
     check_dtype(OP, "dy", &dy, x.dtype())?;
     match device {
         Device::Cpu => with_real!(OP, Operand::dtype(&x), T => {
@@ -107,6 +113,7 @@ pub fn backward(
             );
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::backward(cuda, dx, dweight, dy, x, weight, rstd),
     }
 }
 
