@@ -34,8 +34,7 @@ struct Vector {
         for (int i = 0; i < 4; i++) {
             if constexpr (sizeof(T) == 2)
                 words[i] = ptx::pack_bf16x2(values[2 * i], values[2 * i + 1]);
-            else
-                words[i] = __float_as_uint(values[i]);
+            else words[i] = __float_as_uint(values[i]);
         }
         return make_uint4(words[0], words[1], words[2], words[3]);
     }

@@ -14,7 +14,8 @@ DEVICE void twice(T* y, const T* x, int n) {
             v.store_streaming(y + i);
         }
     } else {
-        for (int i = (int)threadIdx.x; i < n; i += 64) store_element(y + i, 2 * load_element(x + i));
+        for (int i = (int)threadIdx.x; i < n; i += 64)
+            store_element(y + i, 2 * load_element(x + i));
     }
 }
 KERNEL(conform_twice_f32, 64, float* y, const float* x, int n) { twice(y, x, n); }
