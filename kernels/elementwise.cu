@@ -47,23 +47,25 @@ DEVICE void axpy(T* y, const T* x, float a, long long n) {
 
 }  // namespace
 
-#define ELEMENTWISE(T)                                                                         \
-    KERNEL(elementwise_fill_##T, THREADS, T* out, float value, long long n) {                  \
-        fill(out, value, n);                                                                   \
-    }                                                                                          \
-    KERNEL(elementwise_scale_##T, THREADS, T* x, float factor, long long n) {                  \
-        scale(x, factor, n);                                                                   \
-    }                                                                                          \
-    KERNEL(elementwise_axpy_##T, THREADS, T* y, const T* x, float a, long long n) {            \
-        axpy(y, x, a, n);                                                                      \
+#define ELEMENTWISE(T)                                                              \
+    KERNEL(elementwise_fill_##T, THREADS, T* out, float value, long long n) {       \
+        fill(out, value, n);                                                        \
+    }                                                                               \
+    KERNEL(elementwise_scale_##T, THREADS, T* x, float factor, long long n) {       \
+        scale(x, factor, n);                                                        \
+    }                                                                               \
+    KERNEL(elementwise_axpy_##T, THREADS, T* y, const T* x, float a, long long n) { \
+        axpy(y, x, a, n);                                                           \
     }
 using f32 = float;
 ELEMENTWISE(f32)
 ELEMENTWISE(bf16)
 
 // elementwise_cast_<to>_<from>
-#define CAST(D, S) \
-    KERNEL(elementwise_cast_##D##_##S, THREADS, D* out, const S* x, long long n) { cast(out, x, n); }
+#define CAST(D, S)                                                                 \
+    KERNEL(elementwise_cast_##D##_##S, THREADS, D* out, const S* x, long long n) { \
+        cast(out, x, n);                                                           \
+    }
 CAST(f32, f32)
 CAST(f32, bf16)
 CAST(bf16, f32)

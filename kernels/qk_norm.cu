@@ -150,16 +150,16 @@ DEVICE void backward(T* dqkv, float* dq_partials, float* dk_partials, const T* q
 
 }  // namespace
 
-#define QK_NORM(T)                                                                               \
-    KERNEL(qk_norm_forward_##T, THREADS, T* out, float* rstd, const T* qkv, const T* q_weight,   \
-           const T* k_weight, float eps, int num_q, int num_k, int d, int lanes) {               \
-        forward(out, rstd, qkv, q_weight, k_weight, eps, Shape{num_q, num_k, d}, lanes);         \
-    }                                                                                            \
-    KERNEL(qk_norm_backward_##T, THREADS, T* dqkv, float* dq_partials, float* dk_partials,       \
-           const T* qkv, const float* rstd, const T* q_weight, const T* k_weight, int num_rows,  \
-           int num_q, int num_k, int d, int lanes, int chunk_rows) {                             \
-        backward(dqkv, dq_partials, dk_partials, qkv, rstd, q_weight, k_weight, num_rows,        \
-                 Shape{num_q, num_k, d}, lanes, chunk_rows);                                     \
+#define QK_NORM(T)                                                                              \
+    KERNEL(qk_norm_forward_##T, THREADS, T* out, float* rstd, const T* qkv, const T* q_weight,  \
+           const T* k_weight, float eps, int num_q, int num_k, int d, int lanes) {              \
+        forward(out, rstd, qkv, q_weight, k_weight, eps, Shape{num_q, num_k, d}, lanes);        \
+    }                                                                                           \
+    KERNEL(qk_norm_backward_##T, THREADS, T* dqkv, float* dq_partials, float* dk_partials,      \
+           const T* qkv, const float* rstd, const T* q_weight, const T* k_weight, int num_rows, \
+           int num_q, int num_k, int d, int lanes, int chunk_rows) {                            \
+        backward(dqkv, dq_partials, dk_partials, qkv, rstd, q_weight, k_weight, num_rows,       \
+                 Shape{num_q, num_k, d}, lanes, chunk_rows);                                    \
     }
 using f32 = float;
 QK_NORM(f32)

@@ -1,9 +1,9 @@
 // Reductions of a tensor to one f64, and column sums; the contract is in src/ops/reduce/mod.rs.
 //
 // A tensor is cut into parts, as many as blocks; the launcher chooses their number by the number of
-// elements alone. Eight i of the tensor goes to thread i mod 256 of its part. Then one block adds the
-// parts in order. Everything is f64: squares of f32 neither round nor overflow, so that the norm of
-// large gradients is a number, and NaN or infinity means one is in the tensor.
+// elements alone. Eight i of the tensor goes to thread i mod 256 of its part. Then one block adds
+// the parts in order. Everything is f64: squares of f32 neither round nor overflow, so that the
+// norm of large gradients is a number, and NaN or infinity means one is in the tensor.
 //
 // Columns: stage one adds chunks of rows, stage two, reduce_add_partials_f32, the chunks to what is
 // there. It is also stage two of the weight gradients of rmsnorm and qk_norm.
@@ -43,8 +43,7 @@ DEVICE void reduce(double* partials, const T* x, const T* y, long long part_eigh
         Eight a = load_eight<Access::Streaming>(x + i * 8, n - i * 8), b = a;
         if (y != x) b = load_eight<Access::Streaming>(y + i * 8, n - i * 8);
 #pragma unroll
-        for (int j = 0; j < 8; j++)
-            total = Combine::apply(total, Operation::term(a.x[j], b.x[j]));
+        for (int j = 0; j < 8; j++) total = Combine::apply(total, Operation::term(a.x[j], b.x[j]));
     }
     total = block_reduce<Combine, THREADS>(total, (double*)shared);
     if (threadIdx.x == 0) partials[blockIdx.x] = total;
@@ -61,7 +60,8 @@ DEVICE void finish(double* out, const double* partials, int num_partials) {
     if (threadIdx.x == 0) out[0] = total;
 }
 
-// ---- columns: a block is LANES eights of columns wide and ROWS rows high --------------------------
+// ---- columns: a block is LANES eights of columns wide and ROWS rows high
+// --------------------------
 
 constexpr int LANES = 32, ROWS = THREADS / LANES;
 
@@ -126,10 +126,10 @@ DEVICE void add_partials(float* out, const float* partials, int num_partials, in
 
 }  // namespace
 
-#define REDUCE(name, Operation, T)                                                        \
+#define REDUCE(name, Operation, T)                                                         \
     KERNEL(name, THREADS, double* partials, const T* x, const T* y, long long part_eights, \
-           long long n) {                                                                 \
-        reduce<Operation>(partials, x, y, part_eights, n);                                \
+           long long n) {                                                                  \
+        reduce<Operation>(partials, x, y, part_eights, n);                                 \
     }
 REDUCE(reduce_sum_f32, Sum, float)
 REDUCE(reduce_sum_bf16, Sum, bf16)

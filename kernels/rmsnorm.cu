@@ -1,8 +1,8 @@
 // Root-mean-square normalisation of rows; the contract is in src/ops/rmsnorm/mod.rs.
 //
-// A block of 128 threads takes a row; a thread takes the eights threadIdx.x, + 128, ... of it, keeps
-// the first CACHED of them packed in registers and reads the rest, of rows wider than 4096, again
-// (they come from the cache). Sums: within a thread by column, then the block's fixed order.
+// A block of 128 threads takes a row; a thread takes the eights threadIdx.x, + 128, ... of it,
+// keeps the first CACHED of them packed in registers and reads the rest, of rows wider than 4096,
+// again (they come from the cache). Sums: within a thread by column, then the block's fixed order.
 //
 // Backward: a block takes a chunk of consecutive rows and sums their part of the weight gradient in
 // shared memory, where each thread owns its columns; the chunks are then added in order by
@@ -180,18 +180,18 @@ DEVICE void backward(T* dx, float* partials, const T* dy, const T* x, const T* w
 
 }  // namespace
 
-#define RMSNORM(T)                                                                               \
-    KERNEL(rmsnorm_forward_##T, THREADS, T* y, float* rstd, const T* x, const T* weight,         \
-           float eps, int c) {                                                                   \
-        forward<T, false>(y, nullptr, rstd, nullptr, x, weight, eps, c);                         \
-    }                                                                                            \
-    KERNEL(rmsnorm_forward_residual_##T, THREADS, T* y, T* residual_out, float* rstd,            \
-           const T* residual, const T* x, const T* weight, float eps, int c) {                   \
-        forward<T, true>(y, residual_out, rstd, residual, x, weight, eps, c);                    \
-    }                                                                                            \
-    KERNEL(rmsnorm_backward_##T, THREADS, T* dx, float* partials, const T* dy, const T* x,       \
-           const T* weight, const float* rstd, int num_rows, int c, int chunk_rows) {            \
-        backward<T>(dx, partials, dy, x, weight, rstd, num_rows, c, chunk_rows);                 \
+#define RMSNORM(T)                                                                         \
+    KERNEL(rmsnorm_forward_##T, THREADS, T* y, float* rstd, const T* x, const T* weight,   \
+           float eps, int c) {                                                             \
+        forward<T, false>(y, nullptr, rstd, nullptr, x, weight, eps, c);                   \
+    }                                                                                      \
+    KERNEL(rmsnorm_forward_residual_##T, THREADS, T* y, T* residual_out, float* rstd,      \
+           const T* residual, const T* x, const T* weight, float eps, int c) {             \
+        forward<T, true>(y, residual_out, rstd, residual, x, weight, eps, c);              \
+    }                                                                                      \
+    KERNEL(rmsnorm_backward_##T, THREADS, T* dx, float* partials, const T* dy, const T* x, \
+           const T* weight, const float* rstd, int num_rows, int c, int chunk_rows) {      \
+        backward<T>(dx, partials, dy, x, weight, rstd, num_rows, c, chunk_rows);           \
     }
 using f32 = float;
 RMSNORM(f32)

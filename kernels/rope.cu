@@ -48,14 +48,14 @@ DEVICE void rotate(T* qkv, const int* positions, const float* cos, const float* 
 
 }  // namespace
 
-#define ROPE(T)                                                                                  \
-    KERNEL(rope_forward_##T, THREADS, T* qkv, const int* positions, const float* cos,            \
-           const float* sin, int num_positions, int num_rotated, int width, int d) {             \
-        rotate(qkv, positions, cos, sin, 1.0f, num_positions, num_rotated, width, d);            \
-    }                                                                                            \
-    KERNEL(rope_backward_##T, THREADS, T* dqkv, const int* positions, const float* cos,          \
-           const float* sin, int num_positions, int num_rotated, int width, int d) {             \
-        rotate(dqkv, positions, cos, sin, -1.0f, num_positions, num_rotated, width, d);          \
+#define ROPE(T)                                                                         \
+    KERNEL(rope_forward_##T, THREADS, T* qkv, const int* positions, const float* cos,   \
+           const float* sin, int num_positions, int num_rotated, int width, int d) {    \
+        rotate(qkv, positions, cos, sin, 1.0f, num_positions, num_rotated, width, d);   \
+    }                                                                                   \
+    KERNEL(rope_backward_##T, THREADS, T* dqkv, const int* positions, const float* cos, \
+           const float* sin, int num_positions, int num_rotated, int width, int d) {    \
+        rotate(dqkv, positions, cos, sin, -1.0f, num_positions, num_rotated, width, d); \
     }
 using f32 = float;
 ROPE(f32)

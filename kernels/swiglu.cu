@@ -20,9 +20,7 @@ struct Place {
 };
 
 // 1 / (1 + e^-x). For x below -88 the exponential is infinite and the result 0.
-DEVICE float sigmoid(float x) {
-    return ptx::rcp_approx(1.0f + ptx::exp2_approx(-1.44269504f * x));
-}
+DEVICE float sigmoid(float x) { return ptx::rcp_approx(1.0f + ptx::exp2_approx(-1.44269504f * x)); }
 
 template <class T>
 DEVICE void forward(T* y, const T* gate_up, int tiles, int ffn) {
@@ -59,13 +57,13 @@ DEVICE void backward(T* dgate_up, const T* dy, const T* gate_up, int tiles, int 
 
 }  // namespace
 
-#define SWIGLU(T)                                                                              \
-    KERNEL(swiglu_forward_##T, THREADS, T* y, const T* gate_up, int tiles, int ffn) {          \
-        forward(y, gate_up, tiles, ffn);                                                       \
-    }                                                                                          \
-    KERNEL(swiglu_backward_##T, THREADS, T* dgate_up, const T* dy, const T* gate_up,           \
-           int tiles, int ffn) {                                                               \
-        backward(dgate_up, dy, gate_up, tiles, ffn);                                           \
+#define SWIGLU(T)                                                                               \
+    KERNEL(swiglu_forward_##T, THREADS, T* y, const T* gate_up, int tiles, int ffn) {           \
+        forward(y, gate_up, tiles, ffn);                                                        \
+    }                                                                                           \
+    KERNEL(swiglu_backward_##T, THREADS, T* dgate_up, const T* dy, const T* gate_up, int tiles, \
+           int ffn) {                                                                           \
+        backward(dgate_up, dy, gate_up, tiles, ffn);                                            \
     }
 using f32 = float;
 SWIGLU(f32)

@@ -1,5 +1,6 @@
-// Sums and maxima over a warp and over a block, in an order that never changes: results are the same
-// bits in every run. Every thread of the block calls them and gets the result. T is float or double.
+// Sums and maxima over a warp and over a block, in an order that never changes: results are the
+// same bits in every run. Every thread of the block calls them and gets the result. T is float or
+// double.
 #pragma once
 #include "../ptx/warp.cuh"
 

@@ -58,7 +58,8 @@ DEVICE bool is_vectorisable(const T* p, long long n) {
     return ((size_t)p & 15) == 0 && n % VECTOR<T> == 0;
 }
 
-// ---- eight at a time --------------------------------------------------------------------------------
+// ---- eight at a time
+// --------------------------------------------------------------------------------
 //
 // Eight consecutive elements, of whatever type, belong to one thread: one 16-byte access of bf16 or
 // two of f32 where the address allows it, else element by element. Which thread adds what in which
