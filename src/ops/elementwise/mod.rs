@@ -9,6 +9,7 @@ mod cuda;
 
 use super::{Cost, Operand, check_dtype, check_shape};
 use crate::device::Device;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::tensor::{View, ViewMut};
 use crate::with_real;
@@ -67,9 +68,9 @@ pub fn axpy(device: &Device, y: ViewMut<'_>, a: f64, x: View<'_>) -> Result<()> 
 }
 
 /// The complaint about an integer tensor where floats are meant.
-fn not_float(op: &'static str, operand: &'static str) -> Error {
+fn not_float(op: &'static str, operand: &'static str, dtype: DType) -> Error {
     let expected = "f64, f32, bf16 or f16".into();
-    Error::Operand { op, operand, expected, got: "i32".into() }
+    Error::Operand { op, operand, expected, got: dtype.to_string() }
 }
 
 /// [`fill`]: one write per element.
