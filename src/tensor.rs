@@ -187,7 +187,7 @@ impl<'a> View<'a> {
         Ok(values)
     }
 
-    /// Copies the elements to the host as f64, from any float dtype (or i32); as [`Self::to_vec`].
+    /// Copies the elements to the host as f64, from any dtype; as [`Self::to_vec`].
     pub fn to_f64_vec(self) -> Result<Vec<f64>> {
         Ok(match self.dtype {
             DType::F64 => self.to_vec::<f64>()?,
@@ -195,6 +195,7 @@ impl<'a> View<'a> {
             DType::BF16 => self.to_vec::<half::bf16>()?.into_iter().map(f64::from).collect(),
             DType::F16 => self.to_vec::<half::f16>()?.into_iter().map(f64::from).collect(),
             DType::I32 => self.to_vec::<i32>()?.into_iter().map(f64::from).collect(),
+            DType::U8 => self.to_vec::<u8>()?.into_iter().map(f64::from).collect(),
         })
     }
 }

@@ -10,6 +10,7 @@
 
 pub mod adamw;
 pub mod attention;
+mod by_dtype;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod embedding;

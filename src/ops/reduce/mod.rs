@@ -12,6 +12,8 @@
 mod cpu;
 mod cuda;
 
+pub(crate) use cuda::{add_partials, check_partials};
+
 use super::{Cost, Operand, check_dtype, check_rank, check_shape, check_sum_dtype};
 use crate::device::Device;
 use crate::dtype::DType;

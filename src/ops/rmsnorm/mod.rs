@@ -44,7 +44,7 @@ pub fn forward(
             cpu::forward::<T>(y.host(), rstd.host(), x.host(), weight.host(), eps);
             Ok(())
         }),
-        Device::Cuda(cuda) => cuda::forward(cuda, y, rstd, x, weight, eps),
+        Device::Cuda(cuda) => cuda::forward(cuda, y, rstd, x, weight, eps, [num_rows, c]),
     }
 }
 
@@ -77,9 +77,17 @@ pub fn forward_residual(
             );
             Ok(())
         }),
-        Device::Cuda(cuda) => {
-            cuda::forward_residual(cuda, y, residual_out, rstd, residual, x, weight, eps)
-        }
+        Device::Cuda(cuda) => cuda::forward_residual(
+            cuda,
+            y,
+            residual_out,
+            rstd,
+            residual,
+            x,
+            weight,
+            eps,
+            [num_rows, c],
+        ),
     }
 }
 
@@ -113,7 +121,7 @@ pub fn backward(
             );
             Ok(())
         }),
-        Device::Cuda(cuda) => cuda::backward(cuda, dx, dweight, dy, x, weight, rstd),
+        Device::Cuda(cuda) => cuda::backward(cuda, dx, dweight, dy, x, weight, rstd, [num_rows, c]),
     }
 }
 
