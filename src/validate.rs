@@ -8,6 +8,7 @@ use crate::model::activations::{Activations, Keep};
 use crate::model::head::Head;
 use crate::model::params::Params;
 use crate::optim::adamw::AdamWConfig;
+use crate::optim::states::OptimStates;
 use crate::tensor::View;
 use crate::testing::compare::{Comparison, compare};
 use crate::train::memory::StepLimits;
@@ -95,6 +96,8 @@ pub fn validate_model(model: Model, reference: &Reference) -> Result<Vec<Row>> {
         beta2: run.beta2,
         epsilon: run.epsilon,
         weight_decay: run.weight_decay,
+        states: OptimStates::F32,
+        seed: 0,
     };
     let mut trainer = Trainer::new(model, config, run.max_grad_norm, limits)?;
     let batches = [batch];

@@ -9,14 +9,21 @@ use hooke::error::Error;
 use hooke::model::config::Family;
 use hooke::optim::adamw::AdamWConfig;
 use hooke::optim::schedule::{LrSchedulerType, Schedule};
+use hooke::optim::states::OptimStates;
 use hooke::train::memory::StepLimits;
 use hooke::train::record::StepRecord;
 use hooke::train::run::{PreparedRun, RunConfig};
 use hooke::train::step::Trainer;
 use std::path::Path;
 
-const ADAMW: AdamWConfig =
-    AdamWConfig { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.01 };
+const ADAMW: AdamWConfig = AdamWConfig {
+    beta1: 0.9,
+    beta2: 0.95,
+    epsilon: 1e-8,
+    weight_decay: 0.01,
+    states: OptimStates::F32,
+    seed: 7,
+};
 
 const LIMITS: StepLimits = StepLimits { max_tokens: 15, max_documents: 4, max_micro_batches: 4 };
 

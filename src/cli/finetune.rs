@@ -11,6 +11,7 @@ use crate::eval::{ScoredRow, Totals, encode, evaluate};
 use crate::model::Model;
 use crate::optim::adamw::AdamWConfig;
 use crate::optim::schedule::{LrSchedulerType, Schedule};
+use crate::optim::states::OptimStates;
 use crate::train::record::StepRecord;
 use crate::train::run::{PreparedRun, RunConfig};
 use std::path::PathBuf;
@@ -69,6 +70,9 @@ pub(super) struct Args {
     /// Added to the root of the second moment
     #[arg(long, default_value_t = 1e-8, value_name = "X")]
     adam_epsilon: f64,
+    /// What the optimizer keeps beside the weights; less than f32 only on a GPU
+    #[arg(long, value_enum, default_value_t = OptimStates::F32)]
+    optim_states: OptimStates,
     /// Norm that gradients are clipped to; 0 for none
     #[arg(long, default_value_t = 1.0, value_name = "X")]
     max_grad_norm: f64,
@@ -136,6 +140,8 @@ fn run_config(args: &Args) -> RunConfig {
             beta2: args.adam_beta2,
             epsilon: args.adam_epsilon,
             weight_decay: args.weight_decay,
+            states: args.optim_states,
+            seed: args.seed,
         },
         max_grad_norm: args.max_grad_norm,
         max_seq_length: args.max_seq_length,

@@ -2,6 +2,7 @@
 
 pub mod adamw;
 pub mod schedule;
+pub mod states;
 
 use crate::device::Device;
 use crate::dtype::DType;
