@@ -1,5 +1,6 @@
 //! `hooke finetune`.
 
+use super::device::DeviceArgs;
 use super::eval::BATCH_TOKENS;
 use super::generate::greedy_samples;
 use super::text::TextModel;
@@ -37,6 +38,8 @@ pub(super) struct Args {
     /// New or empty directory for metrics.jsonl and model/
     #[arg(long, value_name = "DIR")]
     output_dir: PathBuf,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Passes over the rows; may be fractional
     #[arg(long, default_value_t = 3.0, value_name = "X")]
     num_train_epochs: f64,
@@ -98,8 +101,15 @@ pub(super) fn run(args: Args) -> Result<()> {
     eprintln!("{}", prepared.report());
     let num_steps = prepared.num_steps();
     eprintln!("{num_steps} optimizer steps, rows of up to {} tokens", prepared.max_seq_length());
-    let device = Device::Cpu;
-    let mut run = prepared.start(&device, probe.positions())?;
+    args.device.run(|device| train(device, &args, prepared, &probe))
+}
+
+fn train(device: &Device, args: &Args, prepared: PreparedRun, probe: &Probe) -> Result<()> {
+    let num_steps = prepared.num_steps();
+    if let Device::Cuda(_) = device {
+        eprintln!("{}", prepared.memory_plan(device, probe.positions())?);
+    }
+    let mut run = prepared.start(device, probe.positions())?;
     let before = probe.measure(run.model())?;
     let started = Instant::now();
     let mut input_tokens = 0;

@@ -2,6 +2,7 @@
 //!
 //! Results go to stdout, everything else to stderr.
 
+mod device;
 mod eval;
 mod finetune;
 mod generate;

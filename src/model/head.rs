@@ -8,6 +8,7 @@ use super::activations::Activations;
 use super::config::ModelConfig;
 use super::losses::Losses;
 use super::params::Params;
+use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::memory::Allocate;
@@ -145,6 +146,9 @@ impl Model {
         head: &mut Head,
     ) -> Result<usize> {
         let r = rows.len();
+        if let (Device::Cuda(_), Some(targets)) = (&self.device, targets) {
+            cross_entropy::check_targets("model.head", targets, self.config.vocab_size)?;
+        }
         head.rows.rows_mut(r).copy_from_host(rows)?;
         if let Some(targets) = targets {
             let targets: Vec<i32> = rows.iter().map(|&row| targets[row as usize]).collect();

@@ -75,6 +75,11 @@ impl AdamW {
         self.states.master().map(Tensor::view)
     }
 
+    /// The same, for writing.
+    pub fn master_mut(&mut self) -> Option<ViewMut<'_>> {
+        self.states.master_mut().map(Tensor::view_mut)
+    }
+
     /// Takes over weights from outside: `source` is at least as precise as the model's.
     pub fn set_master(&mut self, device: &Device, source: View<'_>) -> Result<()> {
         match self.states.master_mut() {

@@ -64,7 +64,7 @@ impl<T> StepMemory<T> {
         let scratch = BackwardScratch::build(memory, config, dtype, max_tokens)?;
         memory.section("head");
         let head = Head::build(memory, config, dtype, max_tokens)?;
-        let losses = Losses::build(memory, max_tokens * max_micro_batches, dtype)?;
+        let losses = Losses::build(memory, max_tokens.saturating_mul(max_micro_batches), dtype)?;
         Ok(Self { grads, grad_norm, optimizer, acts, scratch, head, losses })
     }
 }

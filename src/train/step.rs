@@ -1,13 +1,16 @@
 //! One optimizer step: micro-batches, norm, finite check, update.
 
 use super::memory::{StepLimits, StepMemory, reserve_scratch};
+use crate::checkpoint::model_dir::ModelDir;
 use crate::data::batch::Batch;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::params::Params;
+use crate::ops::elementwise;
 use crate::optim::adamw::AdamWConfig;
 use crate::optim::clip_factor;
+use crate::tensor::View;
 
 /// What one step did.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,7 +45,27 @@ impl Trainer {
         let (mut device, dtype) = (model.device(), model.dtype());
         let memory = StepMemory::build(&mut device, model.config(), layout, dtype, config, limits)?;
         reserve_scratch(device, model.config(), layout, limits)?;
-        Ok(Self { model, memory, max_grad_norm })
+        let mut trainer = Self { model, memory, max_grad_norm };
+        let (device, weights) = (trainer.model.device(), trainer.model.weights.flat());
+        trainer.memory.optimizer.set_master(device, weights)?;
+        Ok(trainer)
+    }
+
+    /// Reads the weights of `dir`, which describes the same model, as precisely as they are kept.
+    pub fn load(&mut self, dir: &ModelDir) -> Result<()> {
+        let device = self.model.device().clone();
+        match self.memory.optimizer.master_mut() {
+            None => dir.load_into(self.model.weights.flat_mut()),
+            Some(mut master) => {
+                dir.load_into(master.reborrow())?;
+                elementwise::cast(&device, self.model.weights.flat_mut(), master.as_view())
+            }
+        }
+    }
+
+    /// The weights as precisely as they are kept: all of them, flat.
+    pub fn weights(&self) -> View<'_> {
+        self.memory.optimizer.master().unwrap_or_else(|| self.model.weights.flat())
     }
 
     /// The model as trained so far.
