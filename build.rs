@@ -1,8 +1,8 @@
 //! Compiles the kernels and embeds them.
 //!
 //! Every `kernels/*.cu` becomes one fatbin (`*_sm90.cu`: only for architectures from 90 on), and
-//! `$OUT_DIR/kernels.rs` a table of them with ptxas' own log and the PTX parameter lists. No nvcc is
-//! not an error: the table comes out empty and the program says so at run time. Under feature `emu`
+//! `$OUT_DIR/kernels.rs` a table of them with ptxas' own log and the PTX parameter lists. No nvcc
+//! is not an error: the table comes out empty and the program says so at run time. Under feature `emu`
 //! the same sources, compiled by g++, and kernels/emu become a stand-in `libcuda.so`, whose path is
 //! in `HOOKE_EMU_LIBCUDA` when the tests are compiled.
 //!
@@ -343,15 +343,24 @@ fn build_emulator(toolkit: &Toolkit, folder: &Path) -> Result<PathBuf> {
         });
         built.map(|mut files| files.remove(0))
     })?;
+    // The mutation tests build the library again, with one of these replaced.
+    let join = |paths: &[PathBuf]| {
+        paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join("\n")
+    };
     fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    write(&folder.join("objects"), &join(&objects))?;
+    let inputs: Vec<PathBuf> = jobs.iter().map(|(source, _)| source.clone()).collect();
+    write(&folder.join("sources"), &join(&inputs))?;
+    write(&folder.join("flags"), &format!("{common} {kernel}"))?;
     let library = folder.join("libcuda.so");
     // The name that cudarc looks for first; never unloaded, because cudarc opens and closes it once
     // to see whether it is there; nothing exported but the driver's functions.
+    let link_flags = "-shared -fPIC -Wl,-soname,libcuda.so -Wl,-z,nodelete -Wl,-z,defs \
+                      -static-libstdc++ -static-libgcc \
+                      -Wl,--version-script=kernels/emu/exports.map";
+    write(&folder.join("link_flags"), link_flags)?;
     let mut link = Command::new(&compiler);
-    link.args(["-shared", "-fPIC", "-Wl,-soname,libcuda.so", "-Wl,-z,nodelete", "-Wl,-z,defs"]);
-    link.args(["-static-libstdc++", "-static-libgcc"]);
-    link.arg("-Wl,--version-script=kernels/emu/exports.map").args(objects);
-    link.args(["-ldl", "-o"]).arg(&library);
+    link.args(link_flags.split_whitespace()).args(&objects).args(["-ldl", "-o"]).arg(&library);
     run(&mut link)?;
     let alias = folder.join("libcuda.so.1");
     if !alias.exists() {

@@ -1,5 +1,5 @@
-// Kernels with planted bugs, to see that each is reported. `fault` 0 is the correct kernel. Emulator
-// only: on a GPU these are what they are, bugs.
+// Kernels with planted bugs, to see that each is reported. `fault` 0 is the correct kernel.
+// Emulator only: on a GPU these are what they are, bugs.
 #include "../ptx/barrier.cuh"
 #include "../ptx/cp_async.cuh"
 #include "../ptx/ldmatrix.cuh"
@@ -17,11 +17,11 @@ KERNEL(fault_block_sum, 64, float* out, const float* in, int fault) {
     if (t == 0) {
         float sum = 0;
         for (int i = 0; i < (fault == 2 ? 65 : 64); i++) sum += values[i];  // line: shared-oob
-        if (fault == 4) out[gridDim.x] = sum;  // line: global-oob
+        if (fault == 4) out[gridDim.x] = sum;                               // line: global-oob
         if (fault == 5) *(float*)((char*)out + 2) = sum;
         if (fault == 6) out = nullptr;
         if (fault == 8) out[0] = sum;  // every block writes the same place
-        else out[blockIdx.x] = sum;  // line: null
+        else out[blockIdx.x] = sum;    // line: null
     }
     if (fault == 9) {  // half the warp is somewhere else
         if (t % 32 < 16) __shfl_xor_sync(0xffffffffu, t, 1);

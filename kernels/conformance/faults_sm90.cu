@@ -29,7 +29,8 @@ KERNEL(fault_ring, 64, float* out, const float* in, int n, int fault) {
         } else if (threadIdx.x >= 32) {
             u32 lane = threadIdx.x - 32;
             if (fault == 9) ptx::mbarrier_try_wait(full + 8 * stage, parity);
-            else if (fault != 1) ptx::mbarrier_wait(full + 8 * stage, fault == 3 ? parity ^ 1 : parity);
+            else if (fault != 1)
+                ptx::mbarrier_wait(full + 8 * stage, fault == 3 ? parity ^ 1 : parity);
             out[i * 32 + lane] = ((float*)(shared + 128 * stage))[31 - lane] + 1;
             ptx::mbarrier_arrive(empty + 8 * stage);
         }

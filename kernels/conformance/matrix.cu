@@ -5,7 +5,8 @@
 
 // Copies 2 KiB (32 rows of 64 bytes) to shared memory.
 DEVICE void fill_shared(unsigned char* shared, const uint4* source) {
-    for (int i = 0; i < 4; i++) ((uint4*)shared)[i * 32 + threadIdx.x] = source[i * 32 + threadIdx.x];
+    for (int i = 0; i < 4; i++)
+        ((uint4*)shared)[i * 32 + threadIdx.x] = source[i * 32 + threadIdx.x];
     __syncwarp();
 }
 

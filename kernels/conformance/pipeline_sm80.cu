@@ -1,7 +1,8 @@
 // Conformance of instructions together: a double-buffered GEMM for sm_80.
 //
-// C (M x N, f32) = A (M x K, bf16) * B (N x K, bf16)^T, K a multiple of 8. 64x64x32 tiles, four warps.
-// MUTANT selects a planted bug for the mutation tests (tests/mutants.rs); 0 is the correct kernel.
+// C (M x N, f32) = A (M x K, bf16) * B (N x K, bf16)^T, K a multiple of 8. 64x64x32 tiles, four
+// warps. MUTANT selects a planted bug for the mutation tests (tests/mutants.rs); 0 is the correct
+// kernel.
 #include "../ptx/bf16.cuh"
 #include "../ptx/cp_async.cuh"
 #include "../ptx/ldmatrix.cuh"
@@ -21,7 +22,8 @@ DEVICE u32 tile_offset(int row, int chunk) {
     return (u32)(row * 64 + ((chunk ^ (row >> 1 & 3)) << 4));
 }
 
-DEVICE void load_tile(u32 shared, const bf16* matrix, int first_row, int rows, int first_k, int depth) {
+DEVICE void load_tile(u32 shared, const bf16* matrix, int first_row, int rows, int first_k,
+                      int depth) {
     for (int i = 0; i < 2; i++) {
         int index = (int)threadIdx.x + i * 128, row = index >> 2, chunk = index & 3;
         int r = first_row + row, k = first_k + chunk * 8;

@@ -133,7 +133,8 @@ DEVICE void consume(Ring ring, unsigned char* shared, u32 base, u32 staging, con
             if (!MUTATED(207)) release_stage(empty, consumer, lane);
             ring.advance();
         }
-        store_tile(d, shared, staging, c, tile / tiles_n * TILE_M, tile % tiles_n * TILE_N, consumer);
+        store_tile(d, shared, staging, c, tile / tiles_n * TILE_M, tile % tiles_n * TILE_N,
+                   consumer);
     }
     if (threadIdx.x % 128 == 0 && !MUTATED(224)) ptx::bulk_wait<0>();
 }

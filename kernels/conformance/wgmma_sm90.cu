@@ -1,5 +1,5 @@
-// Conformance: wgmma in every operand form and a few widths. D (64 x N) = A (64 x 64) B (64 x N), one
-// warpgroup, operands brought by TMA with the 128-byte swizzle.
+// Conformance: wgmma in every operand form and a few widths. D (64 x N) = A (64 x 64) B (64 x N),
+// one warpgroup, operands brought by TMA with the 128-byte swizzle.
 #include "../ptx/fence.cuh"
 #include "../ptx/ldmatrix.cuh"
 #include "../ptx/mbarrier.cuh"
@@ -29,9 +29,8 @@ DEVICE void multiply(const TensorMap* a, const TensorMap* b, float* out, unsigne
     u32 fragments[4][4] = {};
     if (A_IN_REGISTERS)
         for (int k = 0; k < 4; k++)
-            ptx::ldmatrix_x4(fragments[k],
-                             ptx::swizzle_128b(at_a + (warp * 16 + lane % 16) * 128 +
-                                               (k * 2 + lane / 16) * 16));
+            ptx::ldmatrix_x4(fragments[k], ptx::swizzle_128b(at_a + (warp * 16 + lane % 16) * 128 +
+                                                             (k * 2 + lane / 16) * 16));
     float d[N / 2];
     ptx::wgmma_fence();
 #pragma unroll
@@ -42,9 +41,10 @@ DEVICE void multiply(const TensorMap* a, const TensorMap* b, float* out, unsigne
         if constexpr (A_IN_REGISTERS) {
             ptx::wgmma<B>(d, fragments[k], desc_b, k != 0);
         } else {
-            u64 desc_a = A == ptx::MN_MAJOR
-                             ? ptx::matrix_descriptor(at_a + k * 2048, 8192, 1024, ptx::SWIZZLE_128B)
-                             : ptx::matrix_descriptor(at_a + k * 32, 16, 1024, ptx::SWIZZLE_128B);
+            u64 desc_a =
+                A == ptx::MN_MAJOR
+                    ? ptx::matrix_descriptor(at_a + k * 2048, 8192, 1024, ptx::SWIZZLE_128B)
+                    : ptx::matrix_descriptor(at_a + k * 32, 16, 1024, ptx::SWIZZLE_128B);
             ptx::wgmma<A, B>(d, desc_a, desc_b, k != 0);
         }
     }

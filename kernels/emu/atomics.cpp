@@ -3,7 +3,8 @@
 // Release and acquire carry clocks through the address they act on. A relaxed atomic releases what
 // the thread's last fence covered, and what it sees is acquired by the thread's next fence: C++'s
 // rules for fences, which CUDA's memory model follows (high confidence). The values themselves are
-// sequentially consistent here, so a fence that is missing is found by the clocks, not by the values.
+// sequentially consistent here, so a fence that is missing is found by the clocks, not by the
+// values.
 #include <string.h>
 
 #include "engine.h"

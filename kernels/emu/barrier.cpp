@@ -1,8 +1,8 @@
 // Barriers of a block: __syncthreads (id 0) and named barriers.
 //
-// Every thread that arrives releases its clock, those who sync acquire all of them. A thread that has
-// exited does not count as arrived (assumption; on hardware such kernels are undefined anyway), so an
-// early return before a barrier is a deadlock here.
+// Every thread that arrives releases its clock, those who sync acquire all of them. A thread that
+// has exited does not count as arrived (assumption; on hardware such kernels are undefined anyway),
+// so an early return before a barrier is a deadlock here.
 #include "engine.h"
 
 namespace emu {

@@ -89,7 +89,7 @@ void finish_thread(Thread& thread) {
                 report("exit-async", store.pc,
                        "the block exits while a bulk store may still read its shared memory");
             read_store_source(thread, store);
-            write_store_result(thread, store);
+            write_store_result(store);
         }
 }
 
@@ -107,8 +107,10 @@ void finish_warp(Block& block, Warp& warp) {
 void finish_block(Block& block) {
     launch->current = block.threads;
     while (!block.loads.empty()) {
-        report("exit-async", block.loads[0].pc, "block %d of its cluster exits with a TMA load in "
-               "flight", block.rank);
+        report("exit-async", block.loads[0].pc,
+               "block %d of its cluster exits with a TMA load in "
+               "flight",
+               block.rank);
         finish_tma_load(block, 0);
     }
     for (int i = 0; i < block.num_threads; i++) {
@@ -122,8 +124,10 @@ void finish_block(Block& block) {
     launch->current = block.threads;
     for (auto& mbarrier : block.mbarriers)
         if (mbarrier.live && mbarrier.tx)
-            report("mbarrier-tx", 0, "mbarrier shared+%u ends with %lld bytes announced but not "
-                   "delivered", mbarrier.offset, (long long)mbarrier.tx);
+            report("mbarrier-tx", 0,
+                   "mbarrier shared+%u ends with %lld bytes announced but not "
+                   "delivered",
+                   mbarrier.offset, (long long)mbarrier.tx);
     launch->current = nullptr;
 }
 
@@ -134,7 +138,8 @@ std::string waits_for(const Block& block, const Thread& thread) {
         const Mbarrier& m = block.mbarriers[thread.wait_detail];
         snprintf(text, sizeof text,
                  "mbarrier shared+%u, parity %u (in phase %u, %lld of %u arrivals and %lld bytes "
-                 "missing)", m.offset, thread.wait_parity, m.phase, (long long)m.pending, m.count,
+                 "missing)",
+                 m.offset, thread.wait_parity, m.phase, (long long)m.pending, m.count,
                  (long long)m.tx);
         break;
     }

@@ -8,8 +8,8 @@ namespace emu {
 uint32_t cluster_rank() { return (u32)self()->block->rank; }
 uint32_t cluster_size() { return (u32)self()->block->cluster->blocks.size(); }
 
-// barrier.cluster.arrive and .wait are used in pairs by every thread of the cluster. The wait always
-// follows the arrive of the same thread, so both are one barrier; only the arrive releases.
+// barrier.cluster.arrive and .wait are used in pairs by every thread of the cluster. The wait
+// always follows the arrive of the same thread, so both are one barrier; only the arrive releases.
 void cluster_arrive(int site) {
     Pc pc = CALLER;
     meet(~0u, WarpOp::ClusterArrive, (u64)site, nullptr, pc, [&](Warp&, void**) {});

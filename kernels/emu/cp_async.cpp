@@ -18,7 +18,8 @@ void cp_async(uint32_t shared, const void* global, uint32_t bytes, uint32_t sour
         return;
     }
     if (source_bytes > bytes) {
-        report("cp-async-size", pc, "cp.async: %u source bytes of a copy of %u", source_bytes, bytes);
+        report("cp-async-size", pc, "cp.async: %u source bytes of a copy of %u", source_bytes,
+               bytes);
         source_bytes = bytes;
     }
     // A source of no bytes is not read (assumption, medium confidence), only its alignment counts.

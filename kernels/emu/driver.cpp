@@ -33,9 +33,9 @@ void report_stream_race(const StreamRace& race) {
     snprintf(text, sizeof text,
              "[stream-race] %s %s arena+0x%zx%s%s, %s by %s (operation %u), and no event or "
              "synchronisation orders the two",
-             d.running.c_str(), race.write ? "writes" : "reads", race.offset,
-             race.pc ? " at " : "", race.pc ? source_line(race.pc).c_str() : "",
-             race.other_wrote ? "written" : "read", race.other, race.other_operation);
+             d.running.c_str(), race.write ? "writes" : "reads", race.offset, race.pc ? " at " : "",
+             race.pc ? source_line(race.pc).c_str() : "", race.other_wrote ? "written" : "read",
+             race.other, race.other_operation);
     fail(CUDA_ERROR_LAUNCH_FAILED, text);
 }
 
@@ -127,7 +127,7 @@ void fail(CUresult code, const std::string& text) {
 
 }  // namespace emu
 
-// ---- for tests; not part of CUDA -------------------------------------------------------------------------
+// ---- for tests; not part of CUDA ----------------------------------------------------------------
 
 using namespace emu;
 

@@ -32,11 +32,12 @@
 
 namespace emu {
 
-typedef std::vector<u32> StreamClock;  // per stream: how many of its operations are known to be done
+typedef std::vector<u32>
+    StreamClock;  // per stream: how many of its operations are known to be done
 
 constexpr int SHARED_DEFAULT = 48 * 1024, SHARED_OPT_IN = 227 * 1024, REGISTERS = 65536;
 
-// ---- what handles point to ---------------------------------------------------------------------------
+// ---- what handles point to ----------------------------------------------------------------------
 
 struct Event {
     u64 recorded = 0, done = 0;  // how often
@@ -121,24 +122,24 @@ struct Driver {
 Driver& driver();
 extern thread_local CUcontext current_context;
 
-// ---- every entry point -------------------------------------------------------------------------------
+// ---- every entry point --------------------------------------------------------------------------
 
 enum class Needs { Nothing, Init, Context };
 // Counts the call, injects the fault, and checks what the call needs. A failed kernel poisons the
 // context: everything that needs one returns its error from then on.
 CUresult enter(const char* call, Needs needs);
-#define ENTER(needs)                                                        \
-    std::lock_guard<std::recursive_mutex> lock_(::emu::driver().mutex);     \
+#define ENTER(needs)                                                    \
+    std::lock_guard<std::recursive_mutex> lock_(::emu::driver().mutex); \
     if (CUresult result_ = ::emu::enter(__func__, ::emu::Needs::needs)) return result_
-#define REQUIRE(condition, code) \
-    do {                         \
+#define REQUIRE(condition, code)       \
+    do {                               \
         if (!(condition)) return code; \
     } while (0)
 
 // Records a finding and poisons the context.
 void fail(CUresult code, const std::string& text);
 
-// ---- driver_stream.cpp -------------------------------------------------------------------------------
+// ---- driver_stream.cpp --------------------------------------------------------------------------
 Stream* find_stream(CUstream stream);
 void submit(Stream& stream, Operation&& operation);
 void submit_run(Stream& stream, std::string what, std::function<void()> run,
@@ -159,7 +160,7 @@ void run_until(Stream* stream, Condition done) {
     }
 }
 
-// ---- driver_pinned.cpp: pages of pinned memory that a queued copy uses are protected --------------------
+// ---- driver_pinned.cpp: pages of pinned memory that a queued copy uses are protected ------------
 void install_page_guard();
 void update_page_guard(uintptr_t begin, uintptr_t end);
 void lift_page_guard(uintptr_t begin, uintptr_t end);
@@ -167,10 +168,10 @@ void report_guard_hits();
 bool is_pinned(const void* pointer, size_t bytes);
 size_t round_to_pages(size_t bytes);
 
-// ---- image.cpp ---------------------------------------------------------------------------------------
+// ---- image.cpp ----------------------------------------------------------------------------------
 CUresult read_image(const void* image, int major, int minor, Module& module);
 
-// ---- driver_launch.cpp -------------------------------------------------------------------------------
+// ---- driver_launch.cpp --------------------------------------------------------------------------
 const KernelInfo* find_kernel(const std::string& name);
 // A thread in a trial runs its launches at once and collects what they find instead of failing.
 struct Trial {

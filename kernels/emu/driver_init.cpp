@@ -166,7 +166,8 @@ EXPORT CUresult cuMemPoolSetAttribute(CUmemoryPool pool, CUmemPool_attribute, vo
 
 static const char* name_of(CUresult code) {
     switch (code) {
-#define NAME(x) case x: return #x;
+#define NAME(x) \
+    case x: return #x;
         NAME(CUDA_SUCCESS)
         NAME(CUDA_ERROR_INVALID_VALUE)
         NAME(CUDA_ERROR_OUT_OF_MEMORY)

@@ -65,7 +65,8 @@ void run_kernel(const KernelInfo& kernel, const Geometry& geometry, Arguments& a
     config.options.check_races = d.checks;
     config.options.truncate_sums = d.truncate;
     d.launches++;
-    for (const Finding& finding : run_launch(config)) fail(error_of(finding.severity), finding.text);
+    for (const Finding& finding : run_launch(config))
+        fail(error_of(finding.severity), finding.text);
 }
 
 CUresult check_geometry(const Function& f, const Geometry& g) {
@@ -108,8 +109,9 @@ CUresult launch_function(CUfunction handle, const Geometry& geometry, CUstream s
 using namespace emu;
 
 EXPORT CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y,
-                               unsigned grid_z, unsigned block_x, unsigned block_y, unsigned block_z,
-                               unsigned shared_bytes, CUstream stream, void** values, void** extra) {
+                               unsigned grid_z, unsigned block_x, unsigned block_y,
+                               unsigned block_z, unsigned shared_bytes, CUstream stream,
+                               void** values, void** extra) {
     ENTER(Context);
     Geometry geometry{{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, {}, shared_bytes};
     return launch_function(function, geometry, stream, values, extra);

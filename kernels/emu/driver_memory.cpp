@@ -1,5 +1,5 @@
-// Device memory and copies. Copies from pageable memory are staged at the call and happen late; copies
-// to pageable memory block; copies of pinned memory are late both ways.
+// Device memory and copies. Copies from pageable memory are staged at the call and happen late;
+// copies to pageable memory block; copies of pinned memory are late both ways.
 #include <string.h>
 
 #include "driver.h"
@@ -83,13 +83,15 @@ static void copy_to_device(Stream& stream, CUdeviceptr to, const void* from, siz
     void* target = (void*)to;
     const char* what = "copy host to device";
     if (is_pinned(from, bytes)) {
-        submit_run(stream, what, [=] {
-            if (may_touch(target, bytes, true)) memcpy(target, from, bytes);
-        }, from, bytes);
+        submit_run(
+            stream, what,
+            [=] {
+                if (may_touch(target, bytes, true)) memcpy(target, from, bytes);
+            },
+            from, bytes);
         return;
     }
-    auto staged =
-        std::make_shared<std::vector<char>>((const char*)from, (const char*)from + bytes);
+    auto staged = std::make_shared<std::vector<char>>((const char*)from, (const char*)from + bytes);
     submit_run(stream, what, [=] {
         if (may_touch(target, bytes, true)) memcpy(target, staged->data(), bytes);
     });
@@ -97,9 +99,12 @@ static void copy_to_device(Stream& stream, CUdeviceptr to, const void* from, siz
 
 static CUresult copy_to_host(Stream& stream, void* to, CUdeviceptr from, size_t bytes) {
     const void* source = (const void*)from;
-    submit_run(stream, "copy device to host", [=] {
-        if (may_touch(source, bytes, false)) memcpy(to, source, bytes);
-    }, to, bytes, true);
+    submit_run(
+        stream, "copy device to host",
+        [=] {
+            if (may_touch(source, bytes, false)) memcpy(to, source, bytes);
+        },
+        to, bytes, true);
     return is_pinned(to, bytes) ? CUDA_SUCCESS : drain(stream);
 }
 
@@ -155,7 +160,8 @@ static CUresult set_memory(CUdeviceptr to, T value, size_t count, CUstream handl
     return CUDA_SUCCESS;
 }
 
-EXPORT CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t count, CUstream stream) {
+EXPORT CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t count,
+                                CUstream stream) {
     ENTER(Context);
     return set_memory(to, value, count, stream);
 }

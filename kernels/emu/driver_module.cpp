@@ -100,7 +100,8 @@ EXPORT CUresult cuModuleGetFunction(CUfunction* out, CUmodule handle, const char
     auto found = module.functions.find(name);
     REQUIRE(found != module.functions.end(), CUDA_ERROR_NOT_FOUND);
     if (!kernel) {
-        fprintf(stderr, "hooke emulator: kernel %s is in the image but not in this library\n", name);
+        fprintf(stderr, "hooke emulator: kernel %s is in the image but not in this library\n",
+                name);
         return CUDA_ERROR_NOT_FOUND;
     }
     Function& function = *found->second;

@@ -1,5 +1,5 @@
-// Pinned memory, and the guard on it: while a queued copy uses pages, reading them is allowed if they
-// are the copy's source, nothing is if they are its target. A touch becomes a report.
+// Pinned memory, and the guard on it: while a queued copy uses pages, reading them is allowed if
+// they are the copy's source, nothing is if they are its target. A touch becomes a report.
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -24,7 +24,8 @@ void on_fault(int, siginfo_t* info, void*) {
         mprotect((void*)begin, round_to_pages(bytes), PROT_READ | PROT_WRITE);
         snprintf(guard_message, sizeof guard_message,
                  "[host-race] the program touches byte %zu of a pinned buffer that a queued copy "
-                 "still uses: synchronise first", (size_t)(address - begin));
+                 "still uses: synchronise first",
+                 (size_t)(address - begin));
         guard_hits = guard_hits + 1;
         return;
     }

@@ -1,5 +1,5 @@
-// Streams and events: queues whose work runs only when something waits for it, in an order chosen by
-// seed among the legal ones.
+// Streams and events: queues whose work runs only when something waits for it, in an order chosen
+// by seed among the legal ones.
 #include <chrono>
 
 #include "driver.h"
@@ -21,7 +21,8 @@ Stream* find_stream(CUstream handle) {
 }
 
 static double now_seconds() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
+        .count();
 }
 
 static bool can_run(const Stream& stream) {
@@ -94,7 +95,8 @@ void submit(Stream& stream, Operation&& operation) {
     stream.queue.push_back(std::move(operation));
     update_page_guard(begin, end);
     if (trial.on) drain(stream);
-    else if (driver().order == Order::Now) while (can_run(stream)) run_head(stream);
+    else if (driver().order == Order::Now)
+        while (can_run(stream)) run_head(stream);
     else if (driver().order == Order::Random && driver().below(4) == 0) run_one_random();
 }
 

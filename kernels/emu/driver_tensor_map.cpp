@@ -20,8 +20,9 @@ static int bytes_of(CUtensorMapDataType type) {
 }
 
 EXPORT CUresult cuTensorMapEncodeTiled(CUtensorMap* map, CUtensorMapDataType type, cuuint32_t rank,
-                                       void* base, const cuuint64_t* dims, const cuuint64_t* strides,
-                                       const cuuint32_t* box, const cuuint32_t* element_strides,
+                                       void* base, const cuuint64_t* dims,
+                                       const cuuint64_t* strides, const cuuint32_t* box,
+                                       const cuuint32_t* element_strides,
                                        CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle,
                                        CUtensorMapL2promotion, CUtensorMapFloatOOBfill fill) {
     ENTER(Init);

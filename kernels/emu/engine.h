@@ -1,11 +1,11 @@
 // The emulator's own data: threads, warps, blocks, clusters and one launch of a kernel.
 //
 // Every CUDA thread is a fiber; all run on one OS thread, so the engine needs no locks of its own
-// (the driver holds one around it). A few clusters are alive at once; the scheduler picks by seed who
-// runs next, and asynchronous engines (cp.async, TMA, wgmma) do their work as late, as early or as
-// randomly as is legal. Beside the values, every byte of shared and global memory has a shadow that
-// says who touched it and when (clock.h), so a missing wait, fence or barrier is found even when the
-// numbers happen to be right.
+// (the driver holds one around it). A few clusters are alive at once; the scheduler picks by seed
+// who runs next, and asynchronous engines (cp.async, TMA, wgmma) do their work as late, as early or
+// as randomly as is legal. Beside the values, every byte of shared and global memory has a shadow
+// that says who touched it and when (clock.h), so a missing wait, fence or barrier is found even
+// when the numbers happen to be right.
 #pragma once
 #include <deque>
 #include <map>
@@ -45,7 +45,7 @@ struct Warp;
 struct Block;
 struct Cluster;
 
-// ---- asynchronous operations -----------------------------------------------------------------------
+// ---- asynchronous operations --------------------------------------------------------------------
 
 // One cp.async of one thread.
 struct CopyOp {
@@ -68,8 +68,8 @@ struct TensorBox {
 struct TmaLoad {
     TensorBox box;
     Block* block;
-    u32 offset;   // in shared memory
-    u32 mbarrier; // index in block->mbarriers
+    u32 offset;    // in shared memory
+    u32 mbarrier;  // index in block->mbarriers
     Pc pc;
 };
 
@@ -104,7 +104,7 @@ struct WgmmaOp {
     Pc pc;
 };
 
-// ---- synchronisation -------------------------------------------------------------------------------
+// ---- synchronisation ----------------------------------------------------------------------------
 
 struct NamedBarrier {
     int expected = 0, arrived = 0;
@@ -134,7 +134,7 @@ struct Rendezvous {
     void* operands[WARP];
 };
 
-// ---- threads, warps, blocks, clusters --------------------------------------------------------------
+// ---- threads, warps, blocks, clusters -----------------------------------------------------------
 
 enum class State : u8 { Ready, Blocked, Done };
 enum class WaitFor : u8 { Nothing, Warp, Barrier, Mbarrier, Cluster };
@@ -180,21 +180,21 @@ struct Warp {
 
 // Shadow of one block's shared memory, one entry per byte; see shared_memory.cpp.
 struct SharedShadow {
-    std::vector<u64> writer;         // packed kind, agent, tick
+    std::vector<u64> writer;  // packed kind, agent, tick
     std::vector<Pc> writer_pc;
-    std::vector<u32> reader_warps;   // bit per warp of this block
-    std::vector<u8> async_readers;   // TMA stores that may still read
-    std::vector<Tick> read_tick;     // [warp][byte]
-    std::vector<u8> read_lane;       // [warp][byte]
-    std::vector<u32> wgmma_warps;    // per 16 bytes: bit per warp whose wgmma may still read
-    std::vector<Tick> wgmma_group;   // [warp][16 bytes]: until which group
+    std::vector<u32> reader_warps;  // bit per warp of this block
+    std::vector<u8> async_readers;  // TMA stores that may still read
+    std::vector<Tick> read_tick;    // [warp][byte]
+    std::vector<u8> read_lane;      // [warp][byte]
+    std::vector<u32> wgmma_warps;   // per 16 bytes: bit per warp whose wgmma may still read
+    std::vector<Tick> wgmma_group;  // [warp][16 bytes]: until which group
     std::unordered_map<u32, std::vector<std::pair<int, Tick>>> remote_reads;
     size_t bytes;
 };
 
 struct Block {
     Cluster* cluster;
-    int rank;      // in the cluster
+    int rank;  // in the cluster
     Index3 index;
     int num_threads, num_warps, running, num_mbarriers;
     Thread* threads;
@@ -211,9 +211,9 @@ struct Block {
 struct Cluster {
     int index;
     bool active;
-    int running;                // threads
+    int running;  // threads
     std::vector<Block> blocks;
-    int num_agents;             // clock entries, padded
+    int num_agents;                    // clock entries, padded
     std::vector<Tick> general, async;  // [thread][agent]
     int arrived;
     u32 generation;  // completed cluster barriers
@@ -221,7 +221,7 @@ struct Cluster {
     std::vector<Thread*> waiting;
 };
 
-// ---- one launch ------------------------------------------------------------------------------------
+// ---- one launch ---------------------------------------------------------------------------------
 
 // When asynchronous engines move, and who runs next. Chosen by seed unless fixed.
 enum class AsyncMode { Late, Random, Early };
@@ -233,7 +233,7 @@ struct Options {
     bool writer_fences = true;   // a proxy fence counts only for the writes of the thread itself
     bool truncate_sums = false;  // tensor cores round towards zero after each k16 step
     int resident_clusters = 2;
-    u64 spin_limit = 4000000;    // fruitless polls before a launch counts as hung
+    u64 spin_limit = 4000000;  // fruitless polls before a launch counts as hung
 };
 
 struct LaunchConfig {
@@ -253,12 +253,12 @@ struct Launch {
     u64 random_state;
     AsyncMode async_mode;
     ScheduleMode schedule_mode;
-    int num_threads;                 // per block
-    std::vector<Thread> threads;     // of all resident clusters
+    int num_threads;              // per block
+    std::vector<Thread> threads;  // of all resident clusters
     std::vector<std::unique_ptr<Cluster>> clusters;
-    std::vector<int> order;          // in which clusters start
+    std::vector<int> order;  // in which clusters start
     size_t next_cluster = 0;
-    std::vector<int> ready;          // indices in `threads`
+    std::vector<int> ready;  // indices in `threads`
     Thread* current = nullptr;
     void* main_stack_pointer = nullptr;
     Cluster* finished = nullptr;
@@ -285,7 +285,7 @@ inline Thread* self() { return launch->current; }
 // Runs a kernel to its end and returns what was found.
 std::vector<Finding> run_launch(const LaunchConfig& config);
 
-// ---- scheduler.cpp ---------------------------------------------------------------------------------
+// ---- scheduler.cpp ------------------------------------------------------------------------------
 void block_on(WaitFor what, u32 detail, Pc pc);
 void make_ready(Thread* thread);
 void yield();
@@ -295,19 +295,19 @@ void yield();
 void count_spin(Pc pc);
 void made_progress();
 
-// ---- blocks.cpp ------------------------------------------------------------------------------------
+// ---- blocks.cpp ---------------------------------------------------------------------------------
 void start_cluster(Cluster& cluster);
 void finish_cluster(Cluster& cluster);
 void report_deadlock();
 
-// ---- shared_memory.cpp -----------------------------------------------------------------------------
+// ---- shared_memory.cpp --------------------------------------------------------------------------
 enum class WriterKind : u8 {
     Nobody,
-    Thread,      // agent is a thread
-    Atomic,      // the same, by an atomic operation
-    Tma,         // agent is an mbarrier, tick its phase
-    OpenCopy,    // cp.async not yet waited for
-    OpenTma,     // TMA not yet complete
+    Thread,    // agent is a thread
+    Atomic,    // the same, by an atomic operation
+    Tma,       // agent is an mbarrier, tick its phase
+    OpenCopy,  // cp.async not yet waited for
+    OpenTma,   // TMA not yet complete
     MbarrierStorage
 };
 constexpr u64 pack_writer(WriterKind kind, int agent, Tick tick) {
@@ -334,29 +334,42 @@ void check_readers(Block& block, u32 offset, u32 bytes, const Tick* general, int
                    const char* what);
 void record_read(Thread& thread, Block& block, u32 offset, u32 bytes);
 
-// ---- mbarrier.cpp ----------------------------------------------------------------------------------
+// ---- mbarrier.cpp -------------------------------------------------------------------------------
 // The live mbarrier at an address, or null after a report.
 Mbarrier* find_mbarrier(u32 shared, Pc pc, const char* what, Block** block);
 void complete_tx(Block& block, Mbarrier& mbarrier, i64 bytes);
 
-// ---- the asynchronous engines ----------------------------------------------------------------------
+// ---- the asynchronous engines -------------------------------------------------------------------
 void apply_copy(Thread& thread, CopyOp& op);
 void finish_tma_load(Block& block, size_t index);
 void read_store_source(Thread& thread, TmaStore& store);
-void write_store_result(Thread& thread, TmaStore& store);
+void write_store_result(TmaStore& store);
 void add_floats(const TensorBox& box, u8* to, const u8* from, u32 bytes, Pc pc);
 void apply_wgmma(Warp& warp, WgmmaOp& op);
 // Lets one engine make one step. Unless `forced`, only those whose moment is free.
 bool advance_engines(bool forced);
 
-// ---- matrix.cpp ------------------------------------------------------------------------------------
+// ---- matrix.cpp ---------------------------------------------------------------------------------
 // c (16 x n, rows b_stride apart) += a (16 x 16) * b (16 x n, rows b_stride apart).
 void multiply_add(const float* a, const float* b, float* c, int n, int b_stride);
 
-// ---- warp.cpp --------------------------------------------------------------------------------------
+// ---- warp.cpp -----------------------------------------------------------------------------------
 enum class WarpOp {
-    Sync, Shuffle, Vote, Reduce, Elect, Registers, LoadMatrix, StoreMatrix, Mma,
-    WgmmaFence, WgmmaCommit, WgmmaWait, Wgmma, ClusterArrive, ClusterWait
+    Sync,
+    Shuffle,
+    Vote,
+    Reduce,
+    Elect,
+    Registers,
+    LoadMatrix,
+    StoreMatrix,
+    Mma,
+    WgmmaFence,
+    WgmmaCommit,
+    WgmmaWait,
+    Wgmma,
+    ClusterArrive,
+    ClusterWait
 };
 const char* warp_op_name(int operation);
 

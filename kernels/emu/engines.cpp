@@ -43,7 +43,7 @@ bool advance_engines(bool forced) {
                 return true;
             }
             if (!op.written) {
-                write_store_result(thread, op);
+                write_store_result(op);
                 return true;
             }
         }

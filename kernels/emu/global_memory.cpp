@@ -1,9 +1,9 @@
 // The device arena and the race check on global memory.
 //
-// Within a launch an access is ordered by the clocks of clock.h: barriers inside a block, release and
-// acquire between blocks. Two blocks that write the same bytes, or read what the other wrote, without
-// such an order are reported: that is the proof that results do not depend on the order of blocks.
-// Granularity is 2 bytes with a mask, so neighbouring bytes never give a false alarm.
+// Within a launch an access is ordered by the clocks of clock.h: barriers inside a block, release
+// and acquire between blocks. Two blocks that write the same bytes, or read what the other wrote,
+// without such an order are reported: that is the proof that results do not depend on the order of
+// blocks. Granularity is 2 bytes with a mask, so neighbouring bytes never give a false alarm.
 #include "global_memory.h"
 
 #include <stdio.h>
@@ -19,6 +19,8 @@ namespace {
 
 constexpr size_t RED_ZONE = 256, FIRST = 4096;
 
+constexpr Tick OPEN = ~(Tick)0;  // of a write that is not complete
+
 // Who touched 2 bytes last in the current launch.
 struct Touch {
     u32 operation;
@@ -32,8 +34,8 @@ struct Touch {
 struct Arena {
     u8* base = nullptr;
     size_t capacity = 1ull << 30, top = FIRST;
-    u8* valid = nullptr;       // per 16 bytes: how many of them are allocated
-    Touch* touches = nullptr;  // per 2 bytes
+    u8* valid = nullptr;            // per 16 bytes: how many of them are allocated
+    Touch* touches = nullptr;       // per 2 bytes
     std::map<size_t, size_t> live;  // offset, bytes
 };
 Arena& arena() {
@@ -45,8 +47,10 @@ void* reserve(size_t bytes) {
     void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) {
-        fprintf(stderr, "hooke emulator: cannot reserve %zu bytes of address space; "
-                        "set HOOKE_EMU_MEMORY_MB lower\n", bytes);
+        fprintf(stderr,
+                "hooke emulator: cannot reserve %zu bytes of address space; "
+                "set HOOKE_EMU_MEMORY_MB lower\n",
+                bytes);
         abort();
     }
     return memory;
@@ -167,17 +171,29 @@ std::string describe_agent(int cluster, int agent) {
     return text;
 }
 
+bool opens(GlobalAccess access) {
+    return access == GlobalAccess::OpenWrite || access == GlobalAccess::OpenAtomic;
+}
+
+bool writes(GlobalAccess access) {
+    return access == GlobalAccess::Write || access == GlobalAccess::Atomic || opens(access);
+}
+
 void check_race(Thread& thread, Touch& touch, u8 mask, size_t offset, GlobalAccess access, Pc pc) {
-    bool is_write = access == GlobalAccess::Write || access == GlobalAccess::Atomic;
-    bool is_atomic = access == GlobalAccess::Atomic || access == GlobalAccess::AtomicRead;
+    bool is_write = writes(access), is_open = opens(access);
+    bool is_atomic = access == GlobalAccess::Atomic || access == GlobalAccess::AtomicRead ||
+                     access == GlobalAccess::OpenAtomic;
     int cluster = thread.block->cluster->index;
     Tick now = thread.clock.general[thread.agent];
     if (touch.write_cluster >= 0 && (touch.write_bytes & mask)) {
         if (access == GlobalAccess::ReadConstant)
-            report("constant-stale", pc, "read-only load of arena+0x%zx, which this kernel writes "
-                   "(%s)", offset, describe_agent(touch.write_cluster, touch.write_agent).c_str());
+            report("constant-stale", pc,
+                   "read-only load of arena+0x%zx, which this kernel writes "
+                   "(%s)",
+                   offset, describe_agent(touch.write_cluster, touch.write_agent).c_str());
         else if (!(is_atomic && touch.write_atomic) &&
-                 !knows(thread, touch.write_cluster, touch.write_agent, touch.write_tick))
+                 (touch.write_tick == OPEN ||
+                  !knows(thread, touch.write_cluster, touch.write_agent, touch.write_tick)))
             report(touch.write_cluster == cluster ? "race-global" : "race-blocks", pc,
                    "global %s of arena+0x%zx is not ordered after the write by %s",
                    describe(access), offset,
@@ -192,7 +208,7 @@ void check_race(Thread& thread, Touch& touch, u8 mask, size_t offset, GlobalAcce
     if (is_write) {
         touch.write_cluster = cluster;
         touch.write_agent = (u16)thread.agent;
-        touch.write_tick = now;
+        touch.write_tick = is_open ? OPEN : now;
         touch.write_bytes = mask;
         touch.write_atomic = is_atomic;
         touch.read_cluster = -1;
@@ -221,8 +237,7 @@ bool global_access(Thread& thread, const void* pointer, u32 bytes, GlobalAccess 
         return false;
     }
     if (!launch->config.options.check_races) return true;
-    bool is_write = access == GlobalAccess::Write || access == GlobalAccess::Atomic;
-    touch_operation(pointer, bytes, is_write, pc);
+    touch_operation(pointer, bytes, writes(access), pc);
     for (size_t cell = offset / 2; cell <= (offset + bytes - 1) / 2; cell++) {
         Touch& touch = arena().touches[cell];
         if (touch.operation != current_operation()) {
@@ -233,6 +248,18 @@ bool global_access(Thread& thread, const void* pointer, u32 bytes, GlobalAccess 
         check_race(thread, touch, (u8)(low | high << 1), cell * 2, access, pc);
     }
     return true;
+}
+
+void settle_write(Thread& thread, const void* pointer, u32 bytes) {
+    if (!launch->config.options.check_races) return;
+    size_t offset = device_offset(pointer);
+    int cluster = thread.block->cluster->index;
+    for (size_t cell = offset / 2; cell <= (offset + bytes - 1) / 2; cell++) {
+        Touch& touch = arena().touches[cell];
+        if (touch.operation == current_operation() && touch.write_tick == OPEN &&
+            touch.write_cluster == cluster && touch.write_agent == thread.agent)
+            touch.write_tick = thread.clock.general[thread.agent];
+    }
 }
 
 }  // namespace emu

@@ -1,6 +1,6 @@
 // Every plain load and store of a kernel arrives here: kernels are compiled with -fsanitize=thread,
-// which makes the compiler call __tsan_* before each access, and these are linked in its place of the
-// sanitizer's runtime. (The names are GCC's and clang's internal ABI, unchanged since GCC 4.8.)
+// which makes the compiler call __tsan_* before each access, and these are linked in its place of
+// the sanitizer's runtime. (The names are GCC's and clang's internal ABI, unchanged since GCC 4.8.)
 #include "engine.h"
 #include "fiber.h"
 #include "global_memory.h"
@@ -34,14 +34,14 @@ static void plain_access(const void* pointer, u32 bytes, bool write, const void*
 }  // namespace emu
 
 #define CALLED_FROM __builtin_return_address(0)
-#define HOOK(kind, bytes, write)                                           \
+#define HOOK(kind, bytes, write) \
     void __tsan_##kind##bytes(void* p) { emu::plain_access(p, bytes, write, CALLED_FROM); }
-#define HOOKS(bytes)                                                       \
-    HOOK(read, bytes, false)                                               \
-    HOOK(write, bytes, true)                                               \
-    HOOK(unaligned_read, bytes, false)                                     \
-    HOOK(unaligned_write, bytes, true)                                     \
-    HOOK(volatile_read, bytes, false)                                      \
+#define HOOKS(bytes)                   \
+    HOOK(read, bytes, false)           \
+    HOOK(write, bytes, true)           \
+    HOOK(unaligned_read, bytes, false) \
+    HOOK(unaligned_write, bytes, true) \
+    HOOK(volatile_read, bytes, false)  \
     HOOK(volatile_write, bytes, true)
 
 extern "C" {

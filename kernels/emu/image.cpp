@@ -1,7 +1,8 @@
 // Reads what nvcc made: a fatbin (a list of images per architecture) or one cubin (an ELF file).
 //
-// The image decides which kernels exist and how they look: `.text.NAME` sections, and per kernel the
-// attributes in `.nv.info` (parameters 0x17, launch bounds 0x05, registers 0x2f, frame size 0x11).
+// The image decides which kernels exist and how they look: `.text.NAME` sections, and per kernel
+// the attributes in `.nv.info` (parameters 0x17, launch bounds 0x05, registers 0x2f, frame size
+// 0x11).
 #include <string.h>
 
 #include "driver.h"
@@ -12,7 +13,12 @@ namespace {
 
 constexpr u32 FATBIN_MAGIC = 0xba55ed50;
 enum FatbinKind : u16 { PTX = 1, CUBIN = 2 };
-enum Attribute : u8 { MAX_THREADS = 0x05, FRAME_SIZE = 0x11, PARAMETER = 0x17, NUM_REGISTERS = 0x2f };
+enum Attribute : u8 {
+    MAX_THREADS = 0x05,
+    FRAME_SIZE = 0x11,
+    PARAMETER = 0x17,
+    NUM_REGISTERS = 0x2f
+};
 enum SectionType : u32 { SYMTAB = 2, NOBITS = 8 };
 
 template <class T>
@@ -66,7 +72,8 @@ void for_attributes(const u8* data, u64 bytes, F visit) {
 }
 
 void add_parameter(Function& function, const u8* data) {
-    u32 ordinal = read<u16>(data + 4), offset = read<u16>(data + 6), bytes = read<u32>(data + 8) >> 18;
+    u32 ordinal = read<u16>(data + 4), offset = read<u16>(data + 6),
+        bytes = read<u32>(data + 8) >> 18;
     if (function.parameters.size() <= ordinal) function.parameters.resize(ordinal + 1u);
     function.parameters[ordinal] = {bytes, offset};
 }

@@ -1,6 +1,6 @@
 // The calls that kernels/ptx and kernel.h make into the emulator, one per special instruction.
-// Addresses named `shared` are 32-bit addresses in the shared window, as the instructions take them.
-// `site` is the source line of a warp-collective instruction.
+// Addresses named `shared` are 32-bit addresses in the shared window, as the instructions take
+// them. `site` is the source line of a warp-collective instruction.
 #pragma once
 #include <stdint.h>
 

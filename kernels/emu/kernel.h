@@ -1,5 +1,5 @@
-// What a kernel sees when g++ compiles it: CUDA's keywords, types and built-in functions, and how it
-// makes itself known to the stand-in driver. The calls behind kernels/ptx are in intrinsics.h.
+// What a kernel sees when g++ compiles it: CUDA's keywords, types and built-in functions, and how
+// it makes itself known to the stand-in driver. The calls behind kernels/ptx are in intrinsics.h.
 //
 // Deliberately incomplete: what hooke's kernels must not use (static __shared__ variables, float
 // atomics, textures, ...) is not here and does not compile.
@@ -15,12 +15,12 @@
 #include "intrinsics.h"
 #include "kernel_info.h"
 
-// ---- kernels -------------------------------------------------------------------------------------
+// ---- kernels ------------------------------------------------------------------------------------
 
 #define KERNEL(name, threads, ...) KERNEL_MIN_BLOCKS(name, threads, 1, __VA_ARGS__)
-#define KERNEL_MIN_BLOCKS(name, threads, min_blocks, ...)                                  \
-    extern "C" void name(__VA_ARGS__);                                                     \
-    static const ::emu::Registration name##_registration(#name, name, threads, __FILE__);  \
+#define KERNEL_MIN_BLOCKS(name, threads, min_blocks, ...)                                 \
+    extern "C" void name(__VA_ARGS__);                                                    \
+    static const ::emu::Registration name##_registration(#name, name, threads, __FILE__); \
     extern "C" __attribute__((noinline)) void name(__VA_ARGS__)
 #define DYNAMIC_SHARED(name) unsigned char* const name = ::emu::dynamic_shared()
 
@@ -36,8 +36,9 @@ struct Signature {
     static constexpr uint32_t alignments[count + 1] = {(uint32_t)alignof(A)..., 0};
 
     template <size_t... I>
-    __attribute__((no_sanitize("thread"), noinline)) static void unpack(
-        void (*kernel)(A...), void** arguments, std::index_sequence<I...>) {
+    __attribute__((no_sanitize("thread"), noinline)) static void unpack(void (*kernel)(A...),
+                                                                        void** arguments,
+                                                                        std::index_sequence<I...>) {
         kernel(*reinterpret_cast<std::remove_reference_t<A>*>(arguments[I])...);
     }
     // Not instrumented: the arguments are the driver's, not device memory.
@@ -51,35 +52,35 @@ struct Registration {
     KernelInfo info;
     template <class... A>
     Registration(const char* name, void (*kernel)(A...), uint32_t threads, const char* file)
-        : info{name, file, reinterpret_cast<void (*)()>(kernel), Signature<A...>::call, threads,
-               Signature<A...>::count, Signature<A...>::sizes, Signature<A...>::alignments} {
+        : info{name,
+               file,
+               reinterpret_cast<void (*)()>(kernel),
+               Signature<A...>::call,
+               threads,
+               Signature<A...>::count,
+               Signature<A...>::sizes,
+               Signature<A...>::alignments} {
         register_kernel(&info);
     }
 };
 
 }  // namespace emu
 
-// ---- vector types --------------------------------------------------------------------------------
+// ---- vector types -------------------------------------------------------------------------------
 
-#define EMU_VECTORS(scalar, name)                                       \
-    struct __align__(2 * sizeof(scalar)) name##2 {                      \
-        scalar x, y;                                                    \
-    };                                                                  \
-    struct __align__(16) name##4 {                                      \
-        scalar x, y, z, w;                                              \
-    };                                                                  \
-    static inline name##2 make_##name##2(scalar x, scalar y) {          \
-        return {x, y};                                                  \
-    }                                                                   \
+#define EMU_VECTORS(scalar, name)                                                  \
+    struct __align__(2 * sizeof(scalar)) name##2 { scalar x, y; };                 \
+    struct __align__(16) name##4 { scalar x, y, z, w; };                           \
+    static inline name##2 make_##name##2(scalar x, scalar y) { return {x, y}; }    \
     static inline name##4 make_##name##4(scalar x, scalar y, scalar z, scalar w) { \
-        return {x, y, z, w};                                            \
+        return {x, y, z, w};                                                       \
     }
 EMU_VECTORS(float, float)
 EMU_VECTORS(int, int)
 EMU_VECTORS(unsigned, uint)
 #undef EMU_VECTORS
 
-// ---- indices and barriers ------------------------------------------------------------------------
+// ---- indices and barriers -----------------------------------------------------------------------
 
 #define threadIdx (::emu::context().thread)
 #define blockIdx (::emu::context().block)
@@ -92,7 +93,7 @@ static inline void __threadfence() { emu::thread_fence(); }
 static inline void __threadfence_block() { emu::thread_fence(); }
 static inline void __nanosleep(unsigned) { emu::yield_to_others(); }
 
-// ---- shuffles, votes, integer reductions -----------------------------------------------------------
+// ---- shuffles, votes, integer reductions --------------------------------------------------------
 
 namespace emu {
 template <class T>
@@ -132,7 +133,7 @@ static inline int __all_sync(uint32_t mask, int predicate) {
     return emu::ballot(mask, predicate) == mask;
 }
 
-// ---- integer atomics, relaxed as in CUDA: order comes from __threadfence ---------------------------
+// ---- integer atomics, relaxed as in CUDA: order comes from __threadfence ------------------------
 
 static inline unsigned atomicAdd(unsigned* p, unsigned v) {
     return (unsigned)emu::atomic(p, 4, emu::Atomic::Add, v, 0);
@@ -159,7 +160,7 @@ static inline unsigned atomicCAS(unsigned* p, unsigned compare, unsigned v) {
     return (unsigned)emu::atomic(p, 4, emu::Atomic::CompareExchange, v, compare);
 }
 
-// ---- arithmetic ------------------------------------------------------------------------------------
+// ---- arithmetic ---------------------------------------------------------------------------------
 
 static inline float rsqrtf(float x) { return (float)(1.0 / sqrt((double)x)); }
 static inline unsigned __float_as_uint(float x) {
@@ -182,8 +183,8 @@ static inline unsigned __umulhi(unsigned a, unsigned b) {
 }
 static inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 
-#define EMU_MIN_MAX(type)                                                    \
-    static inline type min(type a, type b) { return b < a ? b : a; }         \
+#define EMU_MIN_MAX(type)                                            \
+    static inline type min(type a, type b) { return b < a ? b : a; } \
     static inline type max(type a, type b) { return a < b ? b : a; }
 EMU_MIN_MAX(int)
 EMU_MIN_MAX(unsigned)

@@ -1,6 +1,6 @@
 // mbarrier: a phase ends when no arrival and no byte is missing; the next one expects the same
-// number of arrivals. Waiting for parity p succeeds while the current phase has the other parity, so
-// a waiter that misses two phases waits for ever (follows from the rule). TMA may deliver bytes
+// number of arrivals. Waiting for parity p succeeds while the current phase has the other parity,
+// so a waiter that misses two phases waits for ever (follows from the rule). TMA may deliver bytes
 // before they are announced; the count then is below zero for a while. (High confidence.)
 //
 // Arrivals release, successful waits acquire. A completed phase also stands for the TMA writes that
@@ -15,8 +15,8 @@ Mbarrier* find_mbarrier(u32 shared, Pc pc, const char* what, Block** block) {
     if (!resolve_shared(shared, 8, 8, pc, what, block, &offset)) return nullptr;
     u16 index = (*block)->mbarrier_at[offset / 8];
     if (!index || !(*block)->mbarriers[index - 1u].live) {
-        report("mbarrier-uninitialised", pc, "%s on shared+%u, which is not an initialised mbarrier",
-               what, offset);
+        report("mbarrier-uninitialised", pc,
+               "%s on shared+%u, which is not an initialised mbarrier", what, offset);
         return nullptr;
     }
     Mbarrier& mbarrier = (*block)->mbarriers[index - 1u];
@@ -75,10 +75,9 @@ void mbarrier_invalidate(uint32_t shared) {
     m->live = false;
     Thread& thread = *self();
     if (launch->config.options.check_races)
-        mark_written(*block, m->offset, 8,
-                     pack_writer(WriterKind::Thread, thread.agent,
-                                 thread.clock.general[thread.agent]),
-                     pc);
+        mark_written(
+            *block, m->offset, 8,
+            pack_writer(WriterKind::Thread, thread.agent, thread.clock.general[thread.agent]), pc);
 }
 
 // Ends the phase if nothing is missing, and wakes its waiters.
@@ -102,8 +101,10 @@ static void end_phase(Block& block, Mbarrier& m) {
 
 static void arrive(Block& block, Mbarrier& m, u32 count, Pc pc) {
     if ((i64)count > m.pending) {
-        report("mbarrier-overarrive", pc, "all %u arrivals of phase %u at mbarrier shared+%u were "
-               "already made", m.count, m.phase, m.offset);
+        report("mbarrier-overarrive", pc,
+               "all %u arrivals of phase %u at mbarrier shared+%u were "
+               "already made",
+               m.count, m.phase, m.offset);
         return;
     }
     release(*self(), m.handover);
@@ -172,14 +173,13 @@ void fence_proxy_async() {
     ThreadClock& clock = thread.clock;
     if (launch->config.options.writer_fences)
         clock.async[thread.agent] = clock.general[thread.agent];
-    else
-        raise(clock.async, clock.general, thread.block->cluster->num_agents);
+    else raise(clock.async, clock.general, thread.block->cluster->num_agents);
     clock.general[thread.agent]++;
     thread.warp->clock_version++;
 }
 
-// Ordering of global memory between the proxies is not modelled: TMA accesses to it are checked like
-// ordinary ones.
+// Ordering of global memory between the proxies is not modelled: TMA accesses to it are checked
+// like ordinary ones.
 void fence_proxy_async_global() {}
 
 }  // namespace emu

@@ -27,8 +27,9 @@ Severity severity_of(const std::string& kind) {
 
 // Frames that are the emulator's or a wrapper's say nothing; the kernel's own line is wanted.
 bool is_kernel_frame(const std::string& frame) {
-    return frame.find("/ptx/") == std::string::npos && frame.find("/emu/") == std::string::npos &&
-           frame.find("??") == std::string::npos;
+    return frame.find("/ptx/") == std::string::npos &&
+           frame.find("kernels/emu/") == std::string::npos &&
+           frame.find("/../emu/") == std::string::npos && frame.find("??") == std::string::npos;
 }
 
 std::string from_kernels_on(const std::string& frame) {

@@ -55,10 +55,8 @@ int pick() {
         }
         return best;
     }
-    case ScheduleMode::StickToWarp:
-        return launch->one_in(8) ? (int)launch->below(n) : (int)n - 1;
-    case ScheduleMode::Uniform:
-        break;
+    case ScheduleMode::StickToWarp: return launch->one_in(8) ? (int)launch->below(n) : (int)n - 1;
+    case ScheduleMode::Uniform: break;
     }
     return (int)launch->below(n);
 }
@@ -146,9 +144,7 @@ void count_spin(Pc pc) {
     abort_launch();
 }
 
-uint64_t global_timer() {
-    return (u64)std::chrono::steady_clock::now().time_since_epoch().count();
-}
+uint64_t global_timer() { return (u64)std::chrono::steady_clock::now().time_since_epoch().count(); }
 
 uint32_t multiprocessor_id() { return (u32)self()->block->cluster->index % 4; }
 
@@ -170,8 +166,8 @@ static void start_next_cluster(Cluster& cluster) {
 }
 
 static u8* map_shared_memory() {
-    void* memory = mmap(nullptr, SHARED_CAPACITY, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* memory =
+        mmap(nullptr, SHARED_CAPACITY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) abort();
     return (u8*)memory;
 }

@@ -1,8 +1,9 @@
 // Shared memory and its shadow: bounds, never-written bytes and races.
 //
 // Per byte the shadow keeps the last writer, and per warp the last lane that read since. A second
-// reader in the same warp replaces the first, so a write-after-read race inside a warp can be missed;
-// nothing is ever reported that is ordered. Rules for the async proxy are in the PTX memory model
+// reader in the same warp replaces the first, so a write-after-read race inside a warp can be
+// missed; nothing is ever reported that is ordered. Rules for the async proxy are in the PTX memory
+// model
 // ("proxies"); how sure each is stands beside it.
 #include <string.h>
 
@@ -105,16 +106,13 @@ void mark_written(Block& block, u32 offset, u32 bytes, u64 writer, Pc pc) {
 
 bool write_is_ordered(u64 writer, const Tick* general, int self_agent) {
     switch (writer_kind(writer)) {
-    case WriterKind::Nobody:
-        return true;
+    case WriterKind::Nobody: return true;
     case WriterKind::Thread:
     case WriterKind::Atomic:
         return writer_agent(writer) == self_agent ||
                general[writer_agent(writer)] >= writer_tick(writer);
-    case WriterKind::Tma:
-        return general[writer_agent(writer)] >= writer_tick(writer);
-    default:
-        return false;
+    case WriterKind::Tma: return general[writer_agent(writer)] >= writer_tick(writer);
+    default: return false;
     }
 }
 
@@ -140,7 +138,8 @@ void check_readers(Block& block, u32 offset, u32 bytes, const Tick* general, int
     for (u32 chunk = offset / 16; chunk < (offset + bytes + 15) / 16; chunk++)
         for (u32 warps = s.wgmma_warps[chunk]; warps; warps &= warps - 1) {
             size_t warp = (size_t)__builtin_ctz(warps);
-            if (general[block.warps[warp].agent] >= s.wgmma_group[warp * (s.bytes / 16 + 1) + chunk])
+            if (general[block.warps[warp].agent] >=
+                s.wgmma_group[warp * (s.bytes / 16 + 1) + chunk])
                 continue;
             report("race-war", pc, "%s to shared+%u while the wgmma of warp %zu may still read it",
                    what, chunk * 16, warp);
@@ -150,9 +149,10 @@ void check_readers(Block& block, u32 offset, u32 bytes, const Tick* general, int
     for (u32 i = offset; i < offset + bytes; i++)
         for (auto& [reader, tick] : s.remote_reads[i])
             if (reader != self_agent && general[reader] < tick) {
-                report("race-war", pc,
-                       "%s to shared+%u is not ordered after a read by another block of the cluster",
-                       what, i);
+                report(
+                    "race-war", pc,
+                    "%s to shared+%u is not ordered after a read by another block of the cluster",
+                    what, i);
                 return;
             }
 }
@@ -182,7 +182,9 @@ void shared_access(Thread& thread, Block& block, u32 offset, u32 bytes, Access a
     }
     if (!launch->config.options.check_races) return;
     SharedShadow& s = block.shadow;
-    const char* verb = access == Access::Read ? "read" : access == Access::Write ? "write" : "atomic";
+    const char* verb = access == Access::Read    ? "read"
+                       : access == Access::Write ? "write"
+                                                 : "atomic";
     u64 checked = ~0ull;
     for (u32 i = offset; i < offset + bytes; i++) {
         u64 writer = s.writer[i];
@@ -200,8 +202,9 @@ void shared_access(Thread& thread, Block& block, u32 offset, u32 bytes, Access a
         }
         if (kind == WriterKind::Atomic && access == Access::Atomic) continue;
         if (write_is_ordered(writer, thread.clock.general, thread.agent)) continue;
-        report(access == Access::Read ? "race-raw" : "race-waw", pc, "%s of shared+%u races with %s",
-               verb, i, writer_description(block, writer, s.writer_pc[i]).c_str());
+        report(access == Access::Read ? "race-raw" : "race-waw", pc,
+               "%s of shared+%u races with %s", verb, i,
+               writer_description(block, writer, s.writer_pc[i]).c_str());
         break;
     }
     if (access == Access::Read) {
@@ -214,8 +217,8 @@ void shared_access(Thread& thread, Block& block, u32 offset, u32 bytes, Access a
                  pack_writer(kind, thread.agent, thread.clock.general[thread.agent]), pc);
 }
 
-// A read by TMA or wgmma. Ordinary writes must be ordered *and* fenced by their writer (PTX proxies;
-// high confidence); TMA writes only ordered.
+// A read by TMA or wgmma. Ordinary writes must be ordered *and* fenced by their writer (PTX
+// proxies; high confidence); TMA writes only ordered.
 bool check_async_read(Block& block, u32 offset, u32 bytes, const Tick* general, const Tick* async,
                       Pc pc, const char* what) {
     SharedShadow& s = block.shadow;
@@ -258,8 +261,9 @@ void check_async_write(Block& block, u32 offset, u32 bytes, Pc pc) {
         if (ordinary ? clock.async[writer_agent(writer)] >= writer_tick(writer)
                      : write_is_ordered(writer, clock.general, -1))
             continue;
-        report(ordinary ? "proxy-waw" : "race-waw", pc, "TMA write to shared+%u not ordered after %s%s",
-               i, writer_description(block, writer, s.writer_pc[i]).c_str(),
+        report(ordinary ? "proxy-waw" : "race-waw", pc,
+               "TMA write to shared+%u not ordered after %s%s", i,
+               writer_description(block, writer, s.writer_pc[i]).c_str(),
                ordinary ? " (the writer needs fence.proxy.async, then a barrier)" : "");
         break;
     }

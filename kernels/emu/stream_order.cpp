@@ -62,8 +62,8 @@ bool touch_operation(const void* pointer, size_t bytes, bool write, Pc pc) {
     if (!s.on || !bytes || !in_device_arena(pointer)) return true;
     if (!s.uses)
         s.uses = (LastUse*)mmap(nullptr, device_memory_bytes() / 4 * sizeof(LastUse),
-                                PROT_READ | PROT_WRITE,
-                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+                                PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                                -1, 0);
     size_t offset = device_offset(pointer);
     u32 current = current_operation();
     bool ordered = true;

@@ -40,8 +40,9 @@ const char* encode_tensor_map(void* map, const TensorMapData& data) {
 const TensorMapData* read_tensor_map(const void* map, int rank, Pc pc) {
     auto* data = (const TensorMapData*)map;
     if (data->magic == MAGIC && (rank == 0 || data->rank == rank)) return data;
-    report("tensor-map", pc, data->magic == MAGIC ? "a tensor map of rank %d used with %d coordinates"
-                                                  : "not a tensor map (magic %d, %d coordinates)",
+    report("tensor-map", pc,
+           data->magic == MAGIC ? "a tensor map of rank %d used with %d coordinates"
+                                : "not a tensor map (magic %d, %d coordinates)",
            (int)data->rank, rank);
     return nullptr;
 }

@@ -1,7 +1,7 @@
-// The TMA engine: loads that complete on an mbarrier, stores and reductions in groups of the issuing
-// thread. On issue a load's destination becomes NaN; it is filled at a moment of the engine's choice.
-// A store reads its source no later than bulk_wait_read, and its result may appear as late as
-// bulk_wait or the end of the block.
+// The TMA engine: loads that complete on an mbarrier, stores and reductions in groups of the
+// issuing thread. On issue a load's destination becomes NaN; it is filled at a moment of the
+// engine's choice. A store reads its source no later than bulk_wait_read, and its result may appear
+// as late as bulk_wait or the end of the block.
 #include <string.h>
 
 #include <algorithm>
@@ -29,15 +29,14 @@ void for_parts(u64 global, u32 first, u32 last, F access) {
     }
 }
 
-// The read of global memory happens between issue and completion; it is checked at the issue, as
-// an access of the issuing thread (order between the proxies in global memory is not modelled).
-bool check_source(const TensorBox& box, Pc pc) {
-    bool legal = true;
+// Global memory is accessed between issue and completion; both loads and stores are checked at the
+// issue, as accesses of the issuing thread (order between the proxies in global memory is not
+// modelled). A store stays open until its wait.
+void check_global(const TensorBox& box, GlobalAccess access, Pc pc) {
     for (const BoxUnit& unit : box_units(box, 0))
         for_parts(unit.global, unit.first, unit.last, [&](u8* at, u32 bytes) {
-            if (legal && !global_access(*self(), at, bytes, GlobalAccess::Read, pc)) legal = false;
+            if (!global_access(*self(), at, bytes, access, pc)) abort_launch();
         });
-    return legal;
 }
 
 void start_load(Block& block, const TensorBox& box, u32 offset, Mbarrier& mbarrier, Pc pc) {
@@ -55,7 +54,7 @@ void load(const TensorBox& box, u32 shared, u32 alignment, u32 mbarrier, u16 ran
     Block *block, *mbarrier_block;
     u32 offset;
     if (!resolve_shared(shared, size_of(box), alignment, pc, "TMA load", &block, &offset)) return;
-    if (!check_source(box, pc)) abort_launch();
+    check_global(box, GlobalAccess::Read, pc);
     if (!ranks) ranks = (u16)(1u << block->rank);
     Cluster& cluster = *block->cluster;
     if (ranks >> cluster.blocks.size()) {
@@ -70,7 +69,8 @@ void load(const TensorBox& box, u32 shared, u32 alignment, u32 mbarrier, u16 ran
         Mbarrier* m = find_mbarrier(mapped, pc, "TMA load", &mbarrier_block);
         if (!m) return;
         if (!m->visible_to_async)
-            report("mbarrier-proxy", pc, "mbarrier.init was not made visible to the async proxy "
+            report("mbarrier-proxy", pc,
+                   "mbarrier.init was not made visible to the async proxy "
                    "(fence_mbarrier_init)");
         start_load(cluster.blocks[rank], box, offset, *m, pc);
     }
@@ -87,6 +87,7 @@ void store(const TensorBox& box, u32 shared, u32 alignment, bool add, Pc pc) {
                          "bulk store");
         for (u32 i = offset; i < offset + bytes; i++) block->shadow.async_readers[i]++;
     }
+    check_global(box, add ? GlobalAccess::OpenAtomic : GlobalAccess::OpenWrite, pc);
     thread.open_stores.stores.push_back({box, offset, add, false, false, {}, pc});
 }
 
@@ -119,7 +120,9 @@ void tma_load(int rank, uint32_t shared, const void* map, uint32_t mbarrier, con
               uint16_t multicast_ranks) {
     Pc pc = CALLER;
     const TensorMapData* m = read_tensor_map(map, rank, pc);
-    if (m) load(boxed(rank, *m, coordinates), shared, box_alignment(*m), mbarrier, multicast_ranks, pc);
+    if (m)
+        load(boxed(rank, *m, coordinates), shared, box_alignment(*m), mbarrier, multicast_ranks,
+             pc);
 }
 
 void bulk_load(uint32_t shared, const void* global, uint32_t bytes, uint32_t mbarrier) {
@@ -168,24 +171,27 @@ void read_store_source(Thread& thread, TmaStore& op) {
         memcpy(&op.data[i * 16], thread.block->shared + units[i].shared_offset, 16);
 }
 
-// The result appears: an access of the issuing thread, as of now. Reductions commute, so two blocks
-// that add to the same place do not race; that their order varies is what bulk_reduce documents.
-void write_store_result(Thread& thread, TmaStore& op) {
+// The result appears. Reductions commute, so two blocks that add to the same place do not race;
+// that their order varies is what bulk_reduce documents.
+void write_store_result(TmaStore& op) {
     if (op.written) return;
     op.written = true;
     std::vector<BoxUnit> units = box_units(op.box, op.offset);
-    GlobalAccess access = op.add ? GlobalAccess::Atomic : GlobalAccess::Write;
-    Thread* running = launch->current;
-    launch->current = &thread;
     for (size_t i = 0; i < units.size(); i++) {
-        for_parts(units[i].global, units[i].first, units[i].last, [&](u8* at, u32 bytes) {
-            const u8* from = &op.data[i * 16] + ((u64)at - units[i].global);
-            if (!global_access(thread, at, bytes, access, op.pc)) return;
-            if (!op.add) memcpy(at, from, bytes);
-            else add_floats(op.box, at, from, bytes, op.pc);
-        });
+        u32 bytes = units[i].last - units[i].first;
+        if (!bytes) continue;
+        u8* to = (u8*)(units[i].global + units[i].first);
+        const u8* from = &op.data[i * 16] + units[i].first;
+        if (op.add) add_floats(op.box, to, from, bytes, op.pc);
+        else memcpy(to, from, bytes);
     }
-    launch->current = running;
+}
+
+// The thread has waited for the result: whoever is ordered after it may touch it now.
+void settle_store(Thread& thread, const TmaStore& op) {
+    for (const BoxUnit& unit : box_units(op.box, op.offset))
+        if (unit.last > unit.first)
+            settle_write(thread, (const u8*)(unit.global + unit.first), unit.last - unit.first);
 }
 
 void add_floats(const TensorBox& box, u8* to, const u8* from, u32 bytes, Pc pc) {
@@ -231,7 +237,10 @@ void bulk_wait(int pending, bool read_only) {
         TmaStoreGroup& group = thread.store_groups[(size_t)i];
         release_sources(thread, group);
         if (read_only) continue;
-        for (TmaStore& op : group.stores) write_store_result(thread, op);
+        for (TmaStore& op : group.stores) {
+            write_store_result(op);
+            settle_store(thread, op);
+        }
     }
     if (!read_only)
         for (int i = 0; i < done; i++) thread.store_groups.pop_front();

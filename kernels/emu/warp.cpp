@@ -1,7 +1,8 @@
 // Operations of a whole warp: a rendezvous of the lanes in the mask.
 //
-// Shuffles, votes and elect order execution, not memory; only __syncwarp hands clocks over. `.aligned`
-// instructions put their source line into the signature: lanes that meet on different lines diverged.
+// Shuffles, votes and elect order execution, not memory; only __syncwarp hands clocks over.
+// `.aligned` instructions put their source line into the signature: lanes that meet on different
+// lines diverged.
 #include <algorithm>
 
 #include "engine.h"
@@ -9,10 +10,20 @@
 namespace emu {
 
 const char* warp_op_name(int operation) {
-    static const char* const names[] = {"__syncwarp",  "a shuffle",   "a vote",        "redux",
-                                        "elect.sync",  "setmaxnreg",  "ldmatrix",      "stmatrix",
-                                        "mma",         "wgmma.fence", "wgmma.commit",  "wgmma.wait",
-                                        "wgmma",       "barrier.cluster.arrive",
+    static const char* const names[] = {"__syncwarp",
+                                        "a shuffle",
+                                        "a vote",
+                                        "redux",
+                                        "elect.sync",
+                                        "setmaxnreg",
+                                        "ldmatrix",
+                                        "stmatrix",
+                                        "mma",
+                                        "wgmma.fence",
+                                        "wgmma.commit",
+                                        "wgmma.wait",
+                                        "wgmma",
+                                        "barrier.cluster.arrive",
                                         "barrier.cluster.wait"};
     return names[operation];
 }
@@ -34,7 +45,8 @@ Rendezvous* join_warp(u32 mask, WarpOp operation, u64 signature, void* operands,
         for (auto& candidate : warp.rendezvous)
             if (!candidate.open) r = &candidate;
         if (!r) {
-            report("warp-diverged", pc, "more than four groups of lanes are inside warp operations");
+            report("warp-diverged", pc,
+                   "more than four groups of lanes are inside warp operations");
             abort_launch();
         }
         *r = Rendezvous();
@@ -44,7 +56,8 @@ Rendezvous* join_warp(u32 mask, WarpOp operation, u64 signature, void* operands,
         r->signature = signature;
     }
     if (r->mask != mask || r->operation != (int)operation || r->signature != signature) {
-        report("warp-diverged", pc, "lanes of warp %d meet in different operations: %s (mask 0x%x) "
+        report("warp-diverged", pc,
+               "lanes of warp %d meet in different operations: %s (mask 0x%x) "
                "and %s (mask 0x%x), or the same one on different lines or with different operands",
                warp.id, warp_op_name(r->operation), r->mask, warp_op_name((int)operation), mask);
         abort_launch();  // their operands do not fit together
@@ -77,9 +90,7 @@ struct LaneValue {
 
 Thread* lane_of(Warp& warp, int lane) { return warp.block->threads + warp.id * WARP + lane; }
 
-int num_lanes(Warp& warp) {
-    return std::min(WARP, warp.block->num_threads - warp.id * WARP);
-}
+int num_lanes(Warp& warp) { return std::min(WARP, warp.block->num_threads - warp.id * WARP); }
 
 // The lane a shuffle reads from; `lane` itself if the source would be outside its segment.
 int shuffle_source(int lane, Shuffle mode, int operand, int width) {
@@ -113,20 +124,21 @@ void sync_warp(uint32_t mask) {
 uint32_t shuffle(uint32_t mask, uint32_t value, Shuffle mode, int operand, int width) {
     LaneValue own{value, operand, 0};
     Pc pc = CALLER;
-    meet(mask, WarpOp::Shuffle, (u64)mode * 64 + (u64)width, &own, pc, [&](Warp& warp, void** lanes) {
-        for (int i = 0; i < num_lanes(warp); i++) {
-            if (!(mask >> i & 1)) continue;
-            auto* lane = (LaneValue*)lanes[i];
-            int source = shuffle_source(i, mode, lane->operand, width);
-            if (mask >> source & 1 && source < num_lanes(warp)) {
-                lane->result = ((LaneValue*)lanes[source])->value;
-            } else {
-                report("shuffle-inactive", pc, "lane %d reads lane %d, which is not in the mask", i,
-                       source);
-                lane->result = 0xffffffffu;
-            }
-        }
-    });
+    meet(mask, WarpOp::Shuffle, (u64)mode * 64 + (u64)width, &own, pc,
+         [&](Warp& warp, void** lanes) {
+             for (int i = 0; i < num_lanes(warp); i++) {
+                 if (!(mask >> i & 1)) continue;
+                 auto* lane = (LaneValue*)lanes[i];
+                 int source = shuffle_source(i, mode, lane->operand, width);
+                 if (mask >> source & 1 && source < num_lanes(warp)) {
+                     lane->result = ((LaneValue*)lanes[source])->value;
+                 } else {
+                     report("shuffle-inactive", pc,
+                            "lane %d reads lane %d, which is not in the mask", i, source);
+                     lane->result = 0xffffffffu;
+                 }
+             }
+         });
     return own.result;
 }
 

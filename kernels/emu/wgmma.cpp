@@ -1,9 +1,9 @@
 // wgmma: each warp of the warpgroup computes 16 of the 64 rows, asynchronously.
 //
-// Descriptor decoding was compared with CuTe's own descriptors for all eight canonical layouts (very
-// high confidence); descriptors outside those are reported. commit and wait act per warp, so the four
-// warps may drift apart (at least what hardware allows). wgmma.fence is demanded after every wait that
-// handed registers back (slightly stricter than PTX).
+// Descriptor decoding was compared with CuTe's own descriptors for all eight canonical layouts
+// (very high confidence); descriptors outside those are reported. commit and wait act per warp, so
+// the four warps may drift apart (at least what hardware allows). wgmma.fence is demanded after
+// every wait that handed registers back (slightly stricter than PTX).
 #include <string.h>
 
 #include "engine.h"
@@ -36,7 +36,9 @@ struct Descriptor {
     // Bytes in a row of the swizzle pattern, and of the whole pattern (0: not swizzled).
     u32 row_bytes() const { return swizzle ? 256u >> swizzle : 0; }
     u32 pattern_bytes() const { return row_bytes() * 8; }
-    TmaSwizzle tma_swizzle() const { return swizzle ? (TmaSwizzle)(4 - swizzle) : TmaSwizzle::None; }
+    TmaSwizzle tma_swizzle() const {
+        return swizzle ? (TmaSwizzle)(4 - swizzle) : TmaSwizzle::None;
+    }
 
     // Shared address of element (mn, k), two bytes each.
     u32 address(int mn, int k, int major) const {
@@ -225,29 +227,30 @@ void apply_wgmma(Warp& warp, WgmmaOp& op) {
 
 void wgmma_wait(int pending, int site) {
     Pc pc = CALLER;
-    meet(~0u, WarpOp::WgmmaWait, (u64)site << 8 | (u64)pending, nullptr, pc, [&](Warp& warp, void**) {
-        while ((int)warp.wgmma_groups.size() > pending) {
-            for (WgmmaOp& op : warp.wgmma_groups.front()) {
-                apply_wgmma(warp, op);
-                op.accumulator->in_flight--;
-            }
-            warp.wgmma_groups.pop_front();
-        }
-        auto& accumulators = warp.accumulators;
-        for (size_t i = 0; i < accumulators.size();) {
-            if (accumulators[i]->in_flight) {
-                i++;
-                continue;
-            }
-            return_registers(warp, *accumulators[i], pc);
-            accumulators.erase(accumulators.begin() + (long)i);
-        }
-        if (!launch->config.options.check_races) return;
-        Tick finished = warp.committed_groups - (Tick)warp.wgmma_groups.size();
-        for (int lane = 0; lane < WARP; lane++)
-            warp.block->threads[warp.id * WARP + lane].clock.general[warp.agent] = finished;
-        warp.clock_version++;
-    });
+    meet(~0u, WarpOp::WgmmaWait, (u64)site << 8 | (u64)pending, nullptr, pc,
+         [&](Warp& warp, void**) {
+             while ((int)warp.wgmma_groups.size() > pending) {
+                 for (WgmmaOp& op : warp.wgmma_groups.front()) {
+                     apply_wgmma(warp, op);
+                     op.accumulator->in_flight--;
+                 }
+                 warp.wgmma_groups.pop_front();
+             }
+             auto& accumulators = warp.accumulators;
+             for (size_t i = 0; i < accumulators.size();) {
+                 if (accumulators[i]->in_flight) {
+                     i++;
+                     continue;
+                 }
+                 return_registers(warp, *accumulators[i], pc);
+                 accumulators.erase(accumulators.begin() + (long)i);
+             }
+             if (!launch->config.options.check_races) return;
+             Tick finished = warp.committed_groups - (Tick)warp.wgmma_groups.size();
+             for (int lane = 0; lane < WARP; lane++)
+                 warp.block->threads[warp.id * WARP + lane].clock.general[warp.agent] = finished;
+             warp.clock_version++;
+         });
 }
 
 }  // namespace emu

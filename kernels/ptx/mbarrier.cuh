@@ -50,10 +50,10 @@ DEVICE void mbarrier_arrive_expect_tx(u32 mbarrier, u32 bytes) {
 #if EMULATED
     emu::mbarrier_expect_tx(mbarrier, bytes, true);
 #else
-    asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(
-                     mbarrier),
-                 "r"(bytes)
-                 : "memory");
+    asm volatile(
+        "mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(mbarrier),
+        "r"(bytes)
+        : "memory");
 #endif
 }
 
@@ -116,9 +116,9 @@ DEVICE void mbarrier_arrive_remote(u32 mapped_mbarrier) {
 #if EMULATED
     emu::mbarrier_arrive(mapped_mbarrier, 1);
 #else
-    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(
-                     mapped_mbarrier)
-                 : "memory");
+    asm volatile(
+        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(mapped_mbarrier)
+        : "memory");
 #endif
 }
 

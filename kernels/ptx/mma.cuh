@@ -1,7 +1,7 @@
 // mma.sync (sm_80): D (16x8, f32) += A (16x16, bf16, row major) * B (16x8, bf16, column major).
 //
 // Fragments, with g = lane / 4 and t = lane % 4 (PTX ISA; checked against CuTe's layouts):
-//   a[0] = A[g][2t, 2t+1]   a[1] = A[g+8][2t, 2t+1]   
+//   a[0] = A[g][2t, 2t+1]   a[1] = A[g+8][2t, 2t+1]
 //   a[2] = A[g][2t+8, 2t+9] a[3] = A[g+8][2t+8, 2t+9]
 //   b[0] = B[2t, 2t+1][g]   b[1] = B[2t+8, 2t+9][g]
 //   d[0], d[1] = D[g][2t, 2t+1]                       d[2], d[3] = D[g+8][2t, 2t+1]

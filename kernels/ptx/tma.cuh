@@ -89,13 +89,15 @@ DEVICE void tma_reduce_add(const TensorMap* map, u32 source, C... coordinates) {
     }                                                                                              \
     /* %2 is a placeholder that keeps the coordinates at %3. */                                    \
     DEVICE void tma_store(const TensorMap* map, u32 source, PARAMS) {                              \
-        asm volatile("cp.async.bulk.tensor." RANK ".global.shared::cta.bulk_group"                 \
+        asm volatile("cp.async.bulk.tensor." RANK                                                  \
+                     ".global.shared::cta.bulk_group"                                              \
                      " [%0, {" AT "}], [%1];" ::"l"(map),                                          \
                      "r"(source), "n"(0), INPUTS                                                   \
                      : "memory");                                                                  \
     }                                                                                              \
     DEVICE void tma_reduce_add(const TensorMap* map, u32 source, PARAMS) {                         \
-        asm volatile("cp.reduce.async.bulk.tensor." RANK ".global.shared::cta.add.bulk_group"      \
+        asm volatile("cp.reduce.async.bulk.tensor." RANK                                           \
+                     ".global.shared::cta.add.bulk_group"                                          \
                      " [%0, {" AT "}], [%1];" ::"l"(map),                                          \
                      "r"(source), "n"(0), INPUTS                                                   \
                      : "memory");                                                                  \
@@ -103,8 +105,8 @@ DEVICE void tma_reduce_add(const TensorMap* map, u32 source, C... coordinates) {
 #define TMA_LIST(...) __VA_ARGS__
 TMA_RANK("1d", int c0, "%3", "r"(c0), "4")
 TMA_RANK("2d", TMA_LIST(int c0, int c1), "%3, %4", TMA_LIST("r"(c0), "r"(c1)), "5")
-TMA_RANK("3d", TMA_LIST(int c0, int c1, int c2), "%3, %4, %5",
-         TMA_LIST("r"(c0), "r"(c1), "r"(c2)), "6")
+TMA_RANK("3d", TMA_LIST(int c0, int c1, int c2), "%3, %4, %5", TMA_LIST("r"(c0), "r"(c1), "r"(c2)),
+         "6")
 TMA_RANK("4d", TMA_LIST(int c0, int c1, int c2, int c3), "%3, %4, %5, %6",
          TMA_LIST("r"(c0), "r"(c1), "r"(c2), "r"(c3)), "7")
 TMA_RANK("5d", TMA_LIST(int c0, int c1, int c2, int c3, int c4), "%3, %4, %5, %6, %7",
@@ -164,8 +166,8 @@ DEVICE void bulk_reduce_add_f32(float* destination, u32 source, u32 bytes) {
 #if EMULATED
     emu::bulk_store(destination, source, bytes, true);
 #else
-    asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::
-                     "l"(destination),
+    asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(
+                     destination),
                  "r"(source), "r"(bytes)
                  : "memory");
 #endif

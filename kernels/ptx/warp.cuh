@@ -15,9 +15,8 @@ DEVICE bool elect_one(EMU_SITE_ONLY) {
     return emu::elect(FULL_WARP, site);
 #else
     u32 elected;
-    asm volatile(
-        "{\n.reg .pred p;\nelect.sync _|p, 0xffffffff;\nselp.u32 %0, 1, 0, p;\n}"
-        : "=r"(elected));
+    asm volatile("{\n.reg .pred p;\nelect.sync _|p, 0xffffffff;\nselp.u32 %0, 1, 0, p;\n}"
+                 : "=r"(elected));
     return elected != 0;
 #endif
 }

@@ -30,6 +30,8 @@ impl Drop for Module {
 /// A kernel that is ready to be launched.
 #[derive(Clone, Copy)]
 pub(super) struct Function {
+    /// What it was compared with.
+    spec: &'static KernelSpec,
     pub(super) raw: sys::CUfunction,
     /// Shared memory declared in the kernel itself.
     static_shared_bytes: u32,
@@ -74,8 +76,10 @@ impl Functions {
     ) -> Result<Function> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         let mut function = match loaded.functions.get(spec.entry) {
-            Some(function) => *function,
-            None => {
+            Some(function) if std::ptr::eq(function.spec, spec) || function.spec == spec => {
+                *function
+            }
+            _ => {
                 let module = self.module(&mut loaded, spec)?;
                 let function = load(module, spec)?;
                 loaded.functions.insert(spec.entry, function);
@@ -152,7 +156,7 @@ fn load(module: sys::CUmodule, spec: &'static KernelSpec) -> Result<Function> {
         return Err(Error::Device { problem });
     }
     let granted_shared_bytes = DEFAULT_SHARED_BYTES.saturating_sub(static_shared_bytes);
-    Ok(Function { raw, static_shared_bytes, granted_shared_bytes })
+    Ok(Function { spec, raw, static_shared_bytes, granted_shared_bytes })
 }
 
 /// Asks the driver for the size of every parameter, and that there is no further one.

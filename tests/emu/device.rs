@@ -19,8 +19,11 @@ pub mod table {
     include!(concat!(env!("OUT_DIR"), "/conformance.rs"));
 }
 
-/// Seeds 0 to 8 are all combinations of when asynchronous work happens and who runs next.
-pub const SEEDS: std::ops::Range<u64> = 0..9;
+/// Seeds 0 to 8 are all combinations of when asynchronous work happens and who runs next;
+/// `HOOKE_TEST_SEEDS=200` for a long run.
+pub fn seeds() -> std::ops::Range<u64> {
+    0..std::env::var("HOOKE_TEST_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(9)
+}
 
 pub struct TestDevice {
     pub ctx: Arc<CudaContext>,
@@ -258,7 +261,7 @@ impl Launch<'_> {
     #[track_caller]
     pub fn outputs(&self) -> Vec<Vec<u8>> {
         let mut first: Option<Vec<Vec<u8>>> = None;
-        for seed in SEEDS {
+        for seed in seeds() {
             let outcome = self.run(seed);
             assert_eq!(outcome.findings, "", "{} with seed {seed}", self.kernel);
             let first = first.get_or_insert_with(|| outcome.outputs.clone());

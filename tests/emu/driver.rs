@@ -1,8 +1,8 @@
-//! The stand-in driver under the real, unmodified cudarc: orders of streams, planted host-side bugs,
-//! a failure at every call, and a process that finds the library by `LD_LIBRARY_PATH`.
+//! The stand-in driver under the real, unmodified cudarc: orders of streams, planted bugs of the
+//! host, a failure at every call, and a process that finds the library by `LD_LIBRARY_PATH`.
 //!
-//! What poisons a context or needs its own seed runs in a child process: this binary again, with the
-//! scenario's name in the environment.
+//! What poisons a context or needs its own seed runs in a child process: this binary again, with
+//! the scenario's name in the environment.
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -23,7 +23,7 @@ fn ldmatrix_distributes_rows_over_lanes() {
         let at = |i: usize| if transposed { element(m, t + i, g) } else { element(m, g, t + i) };
         at(0) | at(1) << 16
     };
-    // x1, then x2, x2 transposed, x4, x4 transposed: (first row of the output, matrices, transposed).
+    // x1, then x2, x2 transposed, x4, x4 transposed: (first output row, matrices, transposed).
     for (first, matrices, transposed) in
         [(0, 1, false), (1, 2, false), (3, 2, true), (5, 4, false), (9, 4, true)]
     {

@@ -4,8 +4,9 @@
 // Kernels are launched here without the checks of src/cuda, on purpose.
 #![allow(unsafe_code)]
 
+mod common;
 mod copies;
-mod device;
+pub mod device;
 mod driver;
 mod faults;
 mod hopper;

@@ -1,6 +1,6 @@
 //! Instructions together: two pipelined GEMMs at ragged sizes, with every depth of the ring.
 
-use super::device::{Arg, Boxes, Launch, SEEDS, bytes, values};
+use super::device::{Arg, Boxes, Launch, bytes, seeds, values};
 use cudarc::driver::sys::{CUtensorMapDataType as Element, CUtensorMapSwizzle as Swizzle};
 use half::bf16;
 use hooke::testing::fill::normal;
@@ -38,7 +38,7 @@ fn boxed<'a>(dims: &'a [u64; 2], strides: &'a [u64; 1], boxes: &'a [u32; 2]) -> 
 fn a_cp_async_gemm_is_right_at_ragged_sizes() {
     for (m, n, k) in [(64, 64, 32), (100, 72, 72), (1, 8, 8), (65, 129, 200)] {
         let (a, b) = operands(m, n, k);
-        for seed in SEEDS {
+        for seed in seeds() {
             let outcome = Launch {
                 kernel: "pipeline_sm80",
                 grid: n.div_ceil(64) as u32,
@@ -92,5 +92,49 @@ fn a_warp_specialised_gemm_is_right_at_ragged_sizes() {
         let c: Vec<f64> = c.into_iter().map(bf16::to_f64).collect();
         // The result is rounded once to bf16: half a unit in the last of 8 bits.
         check(&c, &a, &b, n, k, 2f64.powi(-8));
+    }
+}
+
+/// By hand: `cargo test --release --features emu speed -- --ignored --nocapture`.
+#[test]
+#[ignore = "prints times"]
+fn speed_of_the_emulation() {
+    let n = 256;
+    let (a, b) = operands(n, n, n);
+    let unwritten = vec![bf16::NAN; n * n];
+    let (dims, pitch) = ([n as u64; 2], [2 * n as u64]);
+    let sizes = || [Arg::I32(n as i32), Arg::I32(n as i32), Arg::I32(n as i32)];
+    let mut sm80 = Launch {
+        kernel: "pipeline_sm80",
+        grid: 4,
+        grid_y: 4,
+        block: 128,
+        shared_bytes: SHARED_SM80,
+        args: vec![Arg::Out(n * n * 4), Arg::In(bytes(&a)), Arg::In(bytes(&b))],
+        ..Launch::default()
+    };
+    let mut sm90 = Launch {
+        kernel: "pipeline_sm90",
+        grid: 4,
+        block: 384,
+        shared_bytes: SHARED_SM90,
+        args: vec![
+            Arg::MapInOut(bytes(&unwritten), boxed(&dims, &pitch, &[64, 64])),
+            Arg::MapIn(bytes(&a), boxed(&dims, &pitch, &[64, 128])),
+            Arg::MapIn(bytes(&b), boxed(&dims, &pitch, &[64, 128])),
+        ],
+        ..Launch::default()
+    };
+    for launch in [&mut sm80, &mut sm90] {
+        launch.args.extend(sizes());
+        let times: Vec<f64> = (0..18)
+            .map(|seed| {
+                let start = std::time::Instant::now();
+                launch.run(seed);
+                start.elapsed().as_secs_f64() * 1e3
+            })
+            .collect();
+        let best = times.iter().copied().fold(f64::INFINITY, f64::min);
+        println!("{} {n}^3: best {best:.1} ms of {times:.0?}", launch.kernel);
     }
 }
