@@ -8,7 +8,10 @@
 //! | tokens | (T) | i32, each in 0 .. V |
 //!
 //! Deterministic: the backward pass adds the gradients of equal tokens in the order of their
-//! positions, whatever the number of threads.
+//! positions, whatever the number of threads; a row is rounded to the type of dweight once.
+//!
+//! On a GPU a token outside 0 .. V is not an error, since finding it would wait for the device: its
+//! row of `out` is NaN, and it adds to no row of dweight. Whoever uploads tokens checks them.
 
 mod cpu;
 mod cuda;
@@ -22,7 +25,7 @@ use crate::with_real;
 
 /// Computes out\[t\] = weight\[tokens\[t\]\].
 ///
-/// Errors: shapes or dtypes that do not fit, a token outside 0 .. V.
+/// Errors: shapes or dtypes that do not fit; on the CPU a token outside 0 .. V.
 pub fn forward(
     device: &Device,
     out: ViewMut<'_>,
@@ -41,7 +44,9 @@ pub fn forward(
             cpu::forward(out.host::<T>(), tokens.host(), weight.host(), width);
             Ok(())
         }),
-        Device::Cuda(cuda) => cuda::forward(cuda, out, tokens, weight),
+        Device::Cuda(cuda) => {
+            cuda::forward(cuda, out, tokens, weight, [num_tokens, vocab_size, width])
+        }
     }
 }
 
@@ -68,7 +73,9 @@ pub fn backward(
             cpu::backward(dweight.host::<T>(), dout.host(), tokens.host(), width);
             Ok(())
         }),
-        Device::Cuda(cuda) => cuda::backward(cuda, dweight, dout, tokens),
+        Device::Cuda(cuda) => {
+            cuda::backward(cuda, dweight, dout, tokens, [num_tokens, vocab_size, width])
+        }
     }
 }
 
