@@ -13,7 +13,7 @@
 //! 7. [`data`] — from rows of text to the model's packed input
 //! 8. [`checkpoint`] — files of weights and references
 //! 9. [`train`], [`eval`], [`generate`] — side by side
-//! 10. [`validate`] — computes and trains, and compares
+//! 10. [`validate`], [`doctor`] — compute, train, and compare
 //! 11. [`cli`]
 //!
 //! # Letters
@@ -26,6 +26,7 @@ pub mod cli;
 pub mod cuda;
 pub mod data;
 pub mod device;
+pub mod doctor;
 pub mod dtype;
 pub mod error;
 pub mod eval;

@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 13] = [
     &["data"],
     &["checkpoint"],
     &["train", "eval", "generate"],
-    &["validate"],
+    &["validate", "doctor"],
     &["cli"],
     &["lib", "main"],
 ];

@@ -27,12 +27,8 @@ static FORWARD_F32: KernelSpec = forward_kernel("embedding_forward_f32");
 static BACKWARD_BF16_F32: KernelSpec = backward_kernel("embedding_backward_bf16_f32");
 static BACKWARD_BF16_BF16: KernelSpec = backward_kernel("embedding_backward_bf16_bf16");
 static BACKWARD_F32_F32: KernelSpec = backward_kernel("embedding_backward_f32_f32");
-static SORT: KernelSpec = KernelSpec {
-    module: "embedding",
-    entry: "embedding_sort",
-    params: &[P, P, I],
-    threads: 512,
-};
+static SORT: KernelSpec =
+    KernelSpec { module: "embedding", entry: "embedding_sort", params: &[P, P, I], threads: 512 };
 /// Positions that one block sorts, in 32 KiB of shared memory.
 const CHUNK: usize = 4096;
 const KEY_BYTES: usize = 8;
