@@ -4,7 +4,15 @@
 // Until every operator has its test here.
 #![allow(dead_code)]
 
+mod adamw;
 mod backend;
+mod elementwise;
+mod qk_norm;
+mod reduce;
+mod rmsnorm;
+mod rope;
+mod rounded;
+mod swiglu;
 
 use crate::emu::device::{Trial, emulator, seeds, table};
 use hooke::cuda::CudaDevice;
@@ -47,6 +55,7 @@ pub fn upload_as(device: &Device, shape: impl Into<Shape>, values: &[f64], to: D
         DType::BF16 => upload(device, shape, &converted(values, half::bf16::from_f64)),
         DType::F16 => upload(device, shape, &converted(values, half::f16::from_f64)),
         DType::I32 => upload(device, shape, &converted(values, |x| x as i32)),
+        DType::U8 => upload(device, shape, &converted(values, |x| x as u8)),
     }
 }
 
@@ -72,6 +81,7 @@ pub fn bits(view: View<'_>) -> Vec<u8> {
         DType::BF16 => bytes::<half::bf16>(view),
         DType::F16 => bytes::<half::f16>(view),
         DType::I32 => bytes::<i32>(view),
+        DType::U8 => bytes::<u8>(view),
     }
 }
 
