@@ -4,6 +4,7 @@
 // Until every operator has its test here.
 #![allow(dead_code)]
 
+mod attention;
 mod backend;
 
 use crate::emu::device::{Trial, emulator, seeds, table};

@@ -1,7 +1,7 @@
 //! Operators: reference against f64, gradients against differences, edge sizes, threads.
 
 mod adamw;
-mod attention;
+pub mod attention;
 mod cross_entropy;
 mod elementwise;
 mod embedding;
