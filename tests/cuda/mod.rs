@@ -6,6 +6,7 @@
 
 mod attention;
 mod backend;
+mod sample;
 
 use crate::emu::device::{Trial, emulator, seeds, table};
 use hooke::cuda::CudaDevice;

@@ -10,6 +10,7 @@ mod qk_norm;
 mod reduce;
 mod rmsnorm;
 mod rope;
+mod sample;
 mod swiglu;
 
 use hooke::dtype::Real;
