@@ -20,6 +20,7 @@ pub mod qk_norm;
 pub mod reduce;
 pub mod rmsnorm;
 pub mod rope;
+pub mod sample;
 pub mod swiglu;
 
 use crate::dtype::DType;
