@@ -8,9 +8,10 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ops::adamw::Hyper;
 use crate::ops::matmul::{Accumulate, Layout};
+use crate::ops::sample::Sampling;
 use crate::ops::{
     Heads, adamw, attention, cross_entropy, elementwise, embedding, matmul, qk_norm, reduce,
-    rmsnorm, rope, swiglu,
+    rmsnorm, rope, sample, swiglu,
 };
 use crate::tensor::Tensor;
 use crate::testing::compare::compare;
@@ -31,7 +32,7 @@ pub struct Check {
 /// What a check computes: on any device, with data of any type, always the same.
 type Compute = fn(&Inputs<'_>) -> Result<Tensor>;
 
-const CHECKS: [(&str, Compute); 15] = [
+const CHECKS: [(&str, Compute); 16] = [
     ("embedding", embedding_forward),
     ("embedding backward", embedding_backward),
     ("rmsnorm", rmsnorm_forward),
@@ -47,6 +48,7 @@ const CHECKS: [(&str, Compute); 15] = [
     ("reduce", reduce_sum_squares),
     ("elementwise", elementwise_cast),
     ("adamw", adamw_step),
+    ("sample", sample_likeliest),
 ];
 
 /// Runs every check on a GPU, with bf16 data. An operator that fails is a failed check; a device
@@ -260,6 +262,18 @@ fn adamw_step(i: &Inputs<'_>) -> Result<Tensor> {
         _ => adamw::step(i.device, weights.view_mut(), m, v, grads, &hyper)?,
     }
     Ok(weights)
+}
+
+/// Logits that bf16 holds exactly, so that both choose the same.
+fn sample_likeliest(i: &Inputs<'_>) -> Result<Tensor> {
+    let logits: Vec<f32> = below(8 * V, 1 << 8, 1).iter().map(|&x| x as f32).collect();
+    let exact = i.upload([8, V], &logits)?;
+    let mut logits = i.out([8, V])?;
+    elementwise::cast(i.device, logits.view_mut(), exact.view())?;
+    let mut ids = i.ids(&[0; 8])?;
+    let greedy = Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 };
+    sample::sample(i.device, ids.view_mut(), logits.view(), V, &greedy, 0, 0)?;
+    Ok(ids)
 }
 
 /// Fails, naming them, if any check failed.

@@ -63,7 +63,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     let states = args.optim_states;
     let adamw = AdamWConfig { beta1, beta2, epsilon, weight_decay, states, seed: 0 };
     let mut table = plan(config, layout, DType::BF16, adamw, limits, length)?;
-    plan_scratch(&mut table, config, layout, limits)?;
+    plan_scratch(&mut table, config, limits)?;
     if args.json {
         return print_json(&table);
     }

@@ -148,11 +148,6 @@ pub(crate) fn check_sum_dtype(
     }
 }
 
-/// The operator has no kernel for this.
-pub(crate) fn no_kernel(op: &'static str) -> Error {
-    Error::Device { problem: format!("{op} has no CUDA kernel yet") }
-}
-
 /// Fails with `expected`/`got` unless `holds`.
 pub(crate) fn check(
     op: &'static str,

@@ -90,11 +90,10 @@ pub fn plan(
 pub fn plan_scratch(
     table: &mut MemoryTable,
     config: &ModelConfig,
-    layout: &ParamLayout,
     limits: StepLimits,
 ) -> Result<()> {
     table.section("scratch");
-    for (name, bytes) in workspace::training(config, layout, limits.max_tokens) {
+    for (name, bytes) in workspace::training(config, limits.max_tokens) {
         table.add(name, bytes)?;
     }
     Ok(())
@@ -104,11 +103,10 @@ pub fn plan_scratch(
 pub(super) fn reserve_scratch(
     device: &Device,
     config: &ModelConfig,
-    layout: &ParamLayout,
     limits: StepLimits,
 ) -> Result<()> {
     if let Device::Cuda(cuda) = device {
-        for (name, bytes) in workspace::training(config, layout, limits.max_tokens) {
+        for (name, bytes) in workspace::training(config, limits.max_tokens) {
             cuda.scratch(name, bytes)?;
         }
     }

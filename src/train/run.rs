@@ -132,7 +132,7 @@ impl PreparedRun {
         let max_positions = self.max_seq_length.max(min_positions);
         let adamw = self.config.adamw;
         let mut table = memory::plan(config, layout, dtype, adamw, limits, max_positions)?;
-        memory::plan_scratch(&mut table, config, layout, limits)?;
+        memory::plan_scratch(&mut table, config, limits)?;
         Ok(table)
     }
 

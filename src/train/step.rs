@@ -44,7 +44,7 @@ impl Trainer {
         let layout = model.weights.layout();
         let (mut device, dtype) = (model.device(), model.dtype());
         let memory = StepMemory::build(&mut device, model.config(), layout, dtype, config, limits)?;
-        reserve_scratch(device, model.config(), layout, limits)?;
+        reserve_scratch(device, model.config(), limits)?;
         let mut trainer = Self { model, memory, max_grad_norm };
         let (device, weights) = (trainer.model.device(), trainer.model.weights.flat());
         trainer.memory.optimizer.set_master(device, weights)?;

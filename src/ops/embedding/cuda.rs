@@ -31,7 +31,7 @@ static SORT: KernelSpec =
     KernelSpec { module: "embedding", entry: "embedding_sort", params: &[P, P, I], threads: 512 };
 /// Positions that one block sorts, in 32 KiB of shared memory.
 const CHUNK: usize = 4096;
-const KEY_BYTES: usize = 8;
+pub(super) const KEY_BYTES: usize = 8;
 
 pub(super) fn forward(
     cuda: &CudaDevice,

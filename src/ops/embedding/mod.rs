@@ -103,3 +103,8 @@ pub fn backward_cost(num_tokens: usize, width: usize, elem_bytes: usize) -> Cost
     let elems = num_tokens as f64 * width as f64;
     Cost { flops: elems, bytes: 3.0 * elems * elem_bytes as f64 }
 }
+
+/// Scratch of the CUDA kernels for up to these dimensions: names and bytes.
+pub fn workspace(num_tokens: usize) -> Vec<(&'static str, usize)> {
+    vec![("embedding.order", num_tokens * cuda::KEY_BYTES)]
+}
