@@ -1,5 +1,6 @@
 //! Owned tensors and the views that operators take: dtype + shape + device, contiguous.
 
+use crate::cuda::{DeviceOperand, DeviceOperandMut, DeviceSlice, DeviceSliceMut};
 use crate::device::{Buffer, Device};
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
@@ -37,7 +38,7 @@ impl Tensor {
         values: &[T],
     ) -> Result<Self> {
         let mut tensor = Self::zeros(device, what, shape, T::DTYPE)?;
-        tensor.view_mut().copy_from_host(values);
+        tensor.view_mut().copy_from_host(values)?;
         Ok(tensor)
     }
 
@@ -55,6 +56,7 @@ impl Tensor {
     pub fn view(&self) -> View<'_> {
         let storage = match &self.buffer {
             Buffer::Host(bytes) => Storage::Host(bytes.as_slice()),
+            Buffer::Device(bytes) => Storage::Device(bytes.slice()),
         };
         View { storage, shape: self.shape, dtype: self.dtype }
     }
@@ -63,6 +65,7 @@ impl Tensor {
     pub fn view_mut(&mut self) -> ViewMut<'_> {
         let storage = match &mut self.buffer {
             Buffer::Host(bytes) => StorageMut::Host(bytes.as_mut_slice()),
+            Buffer::Device(bytes) => StorageMut::Device(bytes.slice_mut()),
         };
         ViewMut { storage, shape: self.shape, dtype: self.dtype }
     }
@@ -77,21 +80,25 @@ impl Tensor {
         self.view_mut().slice_rows(0, rows)
     }
 
-    /// Sets every byte to zero.
-    pub fn clear(&mut self) {
+    /// Sets every byte to zero. On a GPU this is queued, and fails if the device does.
+    pub fn clear(&mut self) -> Result<()> {
         match &mut self.buffer {
             Buffer::Host(bytes) => bytes.clear(),
+            Buffer::Device(bytes) => bytes.slice_mut().fill_bytes(0)?,
         }
+        Ok(())
     }
 }
 
 #[derive(Clone, Copy)]
 enum Storage<'a> {
     Host(&'a [u8]),
+    Device(DeviceSlice<'a>),
 }
 
 enum StorageMut<'a> {
     Host(&'a mut [u8]),
+    Device(DeviceSliceMut<'a>),
 }
 
 /// A shared borrow of contiguous elements. Its bytes are exactly shape × dtype.
@@ -144,11 +151,17 @@ impl<'a> View<'a> {
         self.dtype
     }
 
+    /// Whether the elements are in host memory.
+    pub fn is_on_host(&self) -> bool {
+        matches!(self.storage, Storage::Host(_))
+    }
+
     /// Rows `start .. start + rows` of the outermost dimension; panics beyond the end.
     pub fn slice_rows(self, start: usize, rows: usize) -> Self {
         let (range, shape) = row_range(self.shape, self.dtype, start, rows);
         let storage = match self.storage {
             Storage::Host(bytes) => Storage::Host(&bytes[range]),
+            Storage::Device(slice) => Storage::Device(slice.range(range)),
         };
         Self { storage, shape, dtype: self.dtype }
     }
@@ -165,17 +178,62 @@ impl<'a> View<'a> {
         assert_eq!(T::DTYPE, self.dtype, "typed access");
         match self.storage {
             Storage::Host(bytes) => bytemuck::cast_slice(bytes),
+            Storage::Device(_) => panic!("a {} tensor on the GPU, read as host memory", self.shape),
         }
     }
 
-    /// Copies the elements to the host as f64, from any float dtype (or i32).
-    pub fn to_f64_vec(self) -> Vec<f64> {
-        match self.dtype {
-            DType::F64 => self.host::<f64>().to_vec(),
-            DType::F32 => self.host::<f32>().iter().map(|&x| f64::from(x)).collect(),
-            DType::BF16 => self.host::<half::bf16>().iter().map(|x| x.to_f64()).collect(),
-            DType::F16 => self.host::<half::f16>().iter().map(|x| x.to_f64()).collect(),
-            DType::I32 => self.host::<i32>().iter().map(|&x| f64::from(x)).collect(),
+    /// Copies the elements to the host; panics if `T` is not the dtype. On a GPU this waits for all
+    /// queued work, and fails if that did.
+    pub fn to_vec<T: Element>(self) -> Result<Vec<T>> {
+        let Storage::Device(slice) = self.storage else { return Ok(self.host::<T>().to_vec()) };
+        assert_eq!(T::DTYPE, self.dtype, "typed access");
+        let mut values = vec![T::zeroed(); self.shape.num_elems()];
+        slice.download(bytemuck::cast_slice_mut(&mut values))?;
+        Ok(values)
+    }
+
+    /// Copies the elements to the host as f64, from any dtype; as [`Self::to_vec`].
+    pub fn to_f64_vec(self) -> Result<Vec<f64>> {
+        Ok(match self.dtype {
+            DType::F64 => self.to_vec::<f64>()?,
+            DType::F32 => self.to_vec::<f32>()?.into_iter().map(f64::from).collect(),
+            DType::BF16 => self.to_vec::<half::bf16>()?.into_iter().map(f64::from).collect(),
+            DType::F16 => self.to_vec::<half::f16>()?.into_iter().map(f64::from).collect(),
+            DType::I32 => self.to_vec::<i32>()?.into_iter().map(f64::from).collect(),
+            DType::U8 => self.to_vec::<u8>()?.into_iter().map(f64::from).collect(),
+        })
+    }
+}
+
+impl DeviceOperand for View<'_> {
+    fn device_slice(&self) -> Option<DeviceSlice<'_>> {
+        match self.storage {
+            Storage::Host(_) => None,
+            Storage::Device(slice) => Some(slice),
+        }
+    }
+    fn operand_shape(&self) -> Option<Shape> {
+        Some(self.shape)
+    }
+}
+
+impl DeviceOperand for ViewMut<'_> {
+    fn device_slice(&self) -> Option<DeviceSlice<'_>> {
+        match &self.storage {
+            StorageMut::Host(_) => None,
+            StorageMut::Device(slice) => Some(slice.as_slice()),
+        }
+    }
+    fn operand_shape(&self) -> Option<Shape> {
+        Some(self.shape)
+    }
+}
+
+impl DeviceOperandMut for ViewMut<'_> {
+    fn device_slice_mut(&mut self) -> Option<DeviceSliceMut<'_>> {
+        match &mut self.storage {
+            StorageMut::Host(_) => None,
+            StorageMut::Device(slice) => Some(slice.reborrow()),
         }
     }
 }
@@ -199,10 +257,16 @@ impl<'a> ViewMut<'a> {
         self.dtype
     }
 
+    /// Whether the elements are in host memory.
+    pub fn is_on_host(&self) -> bool {
+        matches!(self.storage, StorageMut::Host(_))
+    }
+
     /// Borrows again, so that the view can be passed on and used afterwards.
     pub fn reborrow(&mut self) -> ViewMut<'_> {
         let storage = match &mut self.storage {
             StorageMut::Host(bytes) => StorageMut::Host(bytes),
+            StorageMut::Device(slice) => StorageMut::Device(slice.reborrow()),
         };
         ViewMut { storage, shape: self.shape, dtype: self.dtype }
     }
@@ -211,6 +275,7 @@ impl<'a> ViewMut<'a> {
     pub fn as_view(&self) -> View<'_> {
         let storage = match &self.storage {
             StorageMut::Host(bytes) => Storage::Host(bytes),
+            StorageMut::Device(slice) => Storage::Device(slice.as_slice()),
         };
         View { storage, shape: self.shape, dtype: self.dtype }
     }
@@ -220,6 +285,7 @@ impl<'a> ViewMut<'a> {
         let (range, shape) = row_range(self.shape, self.dtype, start, rows);
         let storage = match self.storage {
             StorageMut::Host(bytes) => StorageMut::Host(&mut bytes[range]),
+            StorageMut::Device(slice) => StorageMut::Device(slice.range(range)),
         };
         Self { storage, shape, dtype: self.dtype }
     }
@@ -241,6 +307,10 @@ impl<'a> ViewMut<'a> {
                 let (a, b) = bytes.split_at_mut(front.end);
                 (StorageMut::Host(a), StorageMut::Host(b))
             }
+            StorageMut::Device(slice) => {
+                let (a, b) = slice.split_at(front.end);
+                (StorageMut::Device(a), StorageMut::Device(b))
+            }
         };
         let dtype = self.dtype;
         (
@@ -249,11 +319,18 @@ impl<'a> ViewMut<'a> {
         )
     }
 
-    /// Sets every byte to zero.
-    pub fn clear(&mut self) {
+    /// Sets every byte to zero. On a GPU this is queued, and fails if the device does.
+    pub fn clear(&mut self) -> Result<()> {
+        self.fill_bytes(0)
+    }
+
+    /// Sets every byte to `value`: 0xff makes a NaN of every float.
+    pub fn fill_bytes(&mut self, value: u8) -> Result<()> {
         match &mut self.storage {
-            StorageMut::Host(bytes) => bytes.fill(0),
+            StorageMut::Host(bytes) => bytes.fill(value),
+            StorageMut::Device(slice) => slice.fill_bytes(value)?,
         }
+        Ok(())
     }
 
     /// The elements, when they are on the host; panics if `T` is not the dtype.
@@ -261,13 +338,30 @@ impl<'a> ViewMut<'a> {
         assert_eq!(T::DTYPE, self.dtype, "typed access");
         match self.storage {
             StorageMut::Host(bytes) => bytemuck::cast_slice_mut(bytes),
+            StorageMut::Device(_) => panic!("a {} tensor on the GPU, as host memory", self.shape),
         }
     }
 
-    /// Copies host values in; panics if count or dtype differ.
-    pub fn copy_from_host<T: Element>(self, values: &[T]) {
-        assert_eq!(values.len(), self.shape.num_elems(), "values for shape {}", self.shape);
-        self.host::<T>().copy_from_slice(values);
+    /// Copies host values in; panics if count or dtype differ. On a GPU the copy is queued (the
+    /// values may be dropped at once), and fails if the device does.
+    pub fn copy_from_host<T: Element>(self, values: &[T]) -> Result<()> {
+        let source = View::from_host(values, self.shape);
+        self.copy_from(&source)
+    }
+
+    /// Copies the elements of `source`, which may be on another device; panics if count or dtype
+    /// differ.
+    pub fn copy_from(self, source: &View<'_>) -> Result<()> {
+        assert_eq!(source.dtype, self.dtype, "typed access");
+        let (to, from) = (self.shape, source.shape);
+        assert_eq!(to.num_elems(), from.num_elems(), "values of shape {from} for shape {to}");
+        match (self.storage, source.storage) {
+            (StorageMut::Host(to), Storage::Host(from)) => to.copy_from_slice(from),
+            (StorageMut::Host(to), Storage::Device(from)) => from.download(to)?,
+            (StorageMut::Device(to), Storage::Host(from)) => to.upload(from)?,
+            (StorageMut::Device(to), Storage::Device(from)) => to.copy_from(from)?,
+        }
+        Ok(())
     }
 }
 
@@ -281,10 +375,10 @@ mod tests {
         let mut t = Tensor::from_slice(&Device::Cpu, "t", [4, 3], &values).unwrap();
         assert_eq!(t.view().slice_rows(1, 2).host::<f32>(), &values[3..9]);
         assert_eq!(t.rows(2).reshape([6]).host::<f32>(), &values[..6]);
-        t.view_mut().slice_rows(3, 1).copy_from_host(&[7.0f32; 3]);
+        t.view_mut().slice_rows(3, 1).copy_from_host(&[7.0f32; 3]).unwrap();
         assert_eq!(t.view().host::<f32>()[9..], [7.0; 3]);
         let (mut front, back) = t.view_mut().split_rows(1);
-        front.clear();
+        front.clear().unwrap();
         assert_eq!((front.shape().dims(), back.shape().dims()), (&[1, 3][..], &[3, 3][..]));
         assert_eq!(back.host::<f32>()[0], 3.0);
         assert_eq!(t.view().host::<f32>()[..4], [0.0, 0.0, 0.0, 3.0]);

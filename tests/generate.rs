@@ -68,7 +68,7 @@ fn greedy_is_the_likeliest_continuation_computed_from_scratch() {
         let mut acts = Activations::new(&model, n, 1, Keep::OneLayer).unwrap();
         model.forward(input, &mut acts).unwrap();
         let mut head = Head::new(&model, 1).unwrap();
-        let logits = model.logits(&acts, &[n - 1], &mut head).unwrap().to_f64_vec();
+        let logits = model.logits(&acts, &[n - 1], &mut head).unwrap().to_f64_vec().unwrap();
         let best = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         // The cache computes the same function in another order: allow rounding between ties.
         assert!(best - logits[id as usize] < 1e-4, "{} chosen, best {best}", logits[id as usize]);

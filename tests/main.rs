@@ -8,6 +8,8 @@ mod chat;
 mod checkpoint;
 mod cli;
 mod config;
+#[cfg(feature = "emu")]
+mod cuda;
 mod data;
 #[cfg(feature = "emu")]
 mod emu;

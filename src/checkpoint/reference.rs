@@ -205,7 +205,7 @@ impl Reference {
             return Err(self.wrong(name, &expected, &got));
         }
         let want = self.values(name)?;
-        let got = computed.to_f64_vec().into_iter().step_by(every).collect();
+        let got = computed.to_f64_vec()?.into_iter().step_by(every).collect();
         Ok(Pair { got, want, every })
     }
 

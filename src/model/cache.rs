@@ -78,10 +78,9 @@ impl KvCache {
             *length += new;
         }
         self.num_rows = rows.len();
-        self.rows.rows_mut(rows.len()).copy_from_host(&rows);
+        self.rows.rows_mut(rows.len()).copy_from_host(&rows)?;
         let lengths: Vec<i32> = self.host_lengths.iter().map(|&n| n as i32).collect();
-        self.lengths.view_mut().copy_from_host(&lengths);
-        Ok(())
+        self.lengths.view_mut().copy_from_host(&lengths)
     }
 
     /// Puts the keys and values of the rows being computed where they belong.

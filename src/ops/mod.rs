@@ -10,6 +10,7 @@
 
 pub mod adamw;
 pub mod attention;
+mod by_dtype;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod embedding;
@@ -19,6 +20,7 @@ pub mod qk_norm;
 pub mod reduce;
 pub mod rmsnorm;
 pub mod rope;
+pub mod sample;
 pub mod swiglu;
 
 use crate::dtype::DType;
@@ -130,6 +132,20 @@ pub(crate) fn check_dtype(
     }
     let got = view.dtype().to_string();
     Err(Error::Operand { op, operand, expected: dtype.to_string(), got })
+}
+
+/// Fails unless the operand's element type is `dtype` or what sums of it are kept in: gradients of
+/// bf16 parameters are summed up in f32.
+pub(crate) fn check_sum_dtype(
+    op: &'static str,
+    operand: &'static str,
+    view: &impl Operand,
+    dtype: DType,
+) -> Result<()> {
+    match view.dtype() == dtype.accumulator() {
+        true => Ok(()),
+        false => check_dtype(op, operand, view, dtype),
+    }
 }
 
 /// Fails with `expected`/`got` unless `holds`.

@@ -47,7 +47,7 @@ fn nll_from_logits(model_dir: &Path, ids: &[u32]) -> Vec<f64> {
     let rows: Vec<usize> = (0..n - 1).collect();
     let mut nll = Vec::new();
     for chunk in rows.chunks(head.max_rows()) {
-        let logits = model.logits(&acts, chunk, &mut head).unwrap().to_f64_vec();
+        let logits = model.logits(&acts, chunk, &mut head).unwrap().to_f64_vec().unwrap();
         for (logits, &i) in logits.chunks(dir.config().vocab_size).zip(chunk) {
             let max = logits.iter().copied().fold(f64::MIN, f64::max);
             let sum: f64 = logits.iter().map(|x| (x - max).exp()).sum();

@@ -6,7 +6,7 @@
 
 mod common;
 mod copies;
-mod device;
+pub mod device;
 mod driver;
 mod faults;
 mod hopper;

@@ -61,14 +61,14 @@ pub fn random_model<T: Real>(config: &ModelConfig, seed: u64) -> Model {
             .iter()
             .map(|&x| x + T::from_f64(shift))
             .collect();
-        weights.view_mut(&spec.span).copy_from_host(&values);
+        weights.view_mut(&spec.span).copy_from_host(&values).unwrap();
     }
     Model::new(&device, config.clone(), weights, config.max_position_embeddings).unwrap()
 }
 
 /// The weights as f64, flat.
 pub fn flat(params: &Params) -> Vec<f64> {
-    params.flat().to_f64_vec()
+    params.flat().to_f64_vec().unwrap()
 }
 
 /// Zero gradients for a model.

@@ -60,7 +60,7 @@ pub fn write_model(dir: &Path, changes: Value, factor: f32) {
     let path = dir.join("model.safetensors");
     let mut writer = SafetensorsWriter::create(&path, &[], &tensors).unwrap();
     for spec in specs {
-        let values = model.weights.view(&spec.span).to_f64_vec();
+        let values = model.weights.view(&spec.span).to_f64_vec().unwrap();
         let bytes: Vec<u8> =
             values.iter().flat_map(|&x| (x as f32 * factor).to_le_bytes()).collect();
         writer.append(&bytes).unwrap();

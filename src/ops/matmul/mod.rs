@@ -8,14 +8,17 @@
 //! | [`Layout::NN`] | (M, K) | (K, N) | its input gradient: dx = dy W |
 //! | [`Layout::TN`] | (K, M) | (K, N) | its weight gradient: dW = dyᵀ x |
 //!
-//! All operands share one dtype; row-major; `out` must not alias an input (the types see to it).
-//! Accumulation over K in f32 (f64 for f64), in an order that does not depend on threads, nor,
-//! for NT and NN, on the number of rows: a row of `out` has the same bits whatever is above and
-//! below it.
+//! All operands share one dtype, except that `out` may have its
+//! [accumulator](crate::dtype::DType::accumulator); row-major; `out` must not alias an input (the
+//! types see to it). Accumulation over K in f32 (f64 for f64), in an order that does not depend on
+//! threads, nor, for NT and NN, on the number of rows: a row of `out` has the same bits whatever is
+//! above and below it. Bias and the old `out` are added before the one rounding to the dtype of
+//! `out`.
 
 mod cpu;
+mod cuda;
 
-use super::{Cost, Operand, check, check_dtype, check_rank, check_shape};
+use super::{Cost, check, check_dtype, check_rank, check_shape, check_sum_dtype};
 use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::{View, ViewMut};
@@ -63,18 +66,21 @@ pub fn matmul(
     };
     check(OP, "b", b_k == k, || format!("{k} along the summed dimension"), || b_k.to_string())?;
     check_shape(OP, "out", &out, &[m, n])?;
-    check_dtype(OP, "a", &a, out.dtype())?;
-    check_dtype(OP, "b", &b, out.dtype())?;
+    check_sum_dtype(OP, "out", &out, a.dtype())?;
+    check_dtype(OP, "b", &b, a.dtype())?;
     if let Some(bias) = &bias {
         check_shape(OP, "bias", bias, &[n])?;
-        check_dtype(OP, "bias", bias, out.dtype())?;
+        check_dtype(OP, "bias", bias, a.dtype())?;
     }
     match device {
-        Device::Cpu => with_real!(OP, Operand::dtype(&out), T => {
+        Device::Cpu => with_real!(OP, a.dtype(), T => {
             let bias = bias.map(|bias| bias.host::<T>());
             cpu::matmul(out.host::<T>(), a.host(), b.host(), bias, layout, accumulate, [m, n, k]);
             Ok(())
         }),
+        Device::Cuda(cuda) => {
+            cuda::matmul(cuda, out, cuda::Inputs { a, b, bias }, layout, accumulate, [m, n, k])
+        }
     }
 }
 

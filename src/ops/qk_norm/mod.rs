@@ -7,16 +7,21 @@
 //! | operand | shape | dtype | |
 //! |---|---|---|---|
 //! | `qkv`, `out`, `dqkv` | (T, (H + 2G)·D) | any float | packed rows, see [`Heads`] |
-//! | `q_weight`, `k_weight`, their gradients | (D) | as `qkv` | |
+//! | `q_weight`, `k_weight` | (D) | as `qkv` | |
+//! | their gradients | (D) | as `qkv` or its accumulator | |
 //! | `rstd` | (T, H + G) | [`DType::accumulator`](crate::dtype::DType::accumulator) | saved for backward |
 //!
 //! Sums as in [`super::rmsnorm`]. Errors: shapes, dtypes or head counts that do not fit, an eps that is
 //! negative or not finite. Deterministic, whatever the number of threads.
 
 mod cpu;
+mod cuda;
 
+use super::by_dtype::most_chunks;
 use super::rmsnorm::check_eps;
-use super::{Cost, Heads, Operand, check_dtype, check_heads, check_rank, check_shape};
+use super::{
+    Cost, Heads, Operand, check_dtype, check_heads, check_rank, check_shape, check_sum_dtype,
+};
 use crate::device::Device;
 use crate::dtype::Real;
 use crate::error::Result;
@@ -47,6 +52,7 @@ pub fn forward(
             );
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::forward(cuda, out, rstd, qkv, q_weight, k_weight, eps, heads),
     }
 }
 
@@ -69,8 +75,8 @@ pub fn backward(
     check_shape(OP, "dq_weight", &dq_weight, &[heads.head_dim])?;
     check_shape(OP, "dk_weight", &dk_weight, &[heads.head_dim])?;
     check_dtype(OP, "dqkv", &dqkv, qkv.dtype())?;
-    check_dtype(OP, "dq_weight", &dq_weight, qkv.dtype())?;
-    check_dtype(OP, "dk_weight", &dk_weight, qkv.dtype())?;
+    check_sum_dtype(OP, "dq_weight", &dq_weight, qkv.dtype())?;
+    check_sum_dtype(OP, "dk_weight", &dk_weight, qkv.dtype())?;
     match device {
         Device::Cpu => with_real!(OP, Operand::dtype(&qkv), T => {
             cpu::backward::<T>(
@@ -79,6 +85,9 @@ pub fn backward(
             );
             Ok(())
         }),
+        Device::Cuda(cuda) => {
+            cuda::backward(cuda, dqkv, dq_weight, dk_weight, qkv, rstd, q_weight, k_weight, heads)
+        }
     }
 }
 
@@ -120,4 +129,11 @@ pub fn backward_cost(num_tokens: usize, elem_bytes: usize, heads: Heads) -> Cost
     let weights = 6.0 * heads.head_dim as f64;
     let bytes = elem_bytes as f64 * (t * (3.0 * normed + stats) + weights);
     Cost { flops: 9.0 * t * normed, bytes }
+}
+
+/// Scratch of the CUDA kernels for up to these dimensions: names and bytes.
+pub fn workspace(num_tokens: usize, heads: Heads) -> Vec<(&'static str, usize)> {
+    let [min_rows, max_chunks] = cuda::CHUNKS;
+    let bytes = most_chunks(num_tokens, min_rows, max_chunks) * heads.head_dim * size_of::<f32>();
+    vec![("qk_norm.dq_weight", bytes), ("qk_norm.dk_weight", bytes)]
 }

@@ -5,7 +5,8 @@
 //! | operand | shape | dtype | |
 //! |---|---|---|---|
 //! | `x`, `y`, `dy`, `dx` | (T, C) | any float | |
-//! | `weight`, `dweight` | (C) | as `x` | |
+//! | `weight` | (C) | as `x` | |
+//! | `dweight` | (C) | as `x` or its accumulator | |
 //! | `rstd` | (T) | [`DType::accumulator`](crate::dtype::DType::accumulator) | saved for backward |
 //!
 //! Sums in f32 (f64 for f64), over lanes and then over chunks of rows, in an order that does not
@@ -13,9 +14,11 @@
 //! or not finite. Source: Zhang & Sennrich, "Root Mean Square Layer Normalization" (2019).
 
 pub(crate) mod cpu;
+mod cuda;
 pub(crate) mod row;
 
-use super::{Cost, Operand, check, check_dtype, check_rank, check_shape};
+use super::by_dtype::most_chunks;
+use super::{Cost, Operand, check, check_dtype, check_rank, check_shape, check_sum_dtype};
 use crate::device::Device;
 use crate::dtype::Real;
 use crate::error::Result;
@@ -42,6 +45,7 @@ pub fn forward(
             cpu::forward::<T>(y.host(), rstd.host(), x.host(), weight.host(), eps);
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::forward(cuda, y, rstd, x, weight, eps, [num_rows, c]),
     }
 }
 
@@ -74,6 +78,17 @@ pub fn forward_residual(
             );
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::forward_residual(
+            cuda,
+            y,
+            residual_out,
+            rstd,
+            residual,
+            x,
+            weight,
+            eps,
+            [num_rows, c],
+        ),
     }
 }
 
@@ -98,7 +113,7 @@ pub fn backward(
     check_shape(OP, "dweight", &dweight, &[c])?;
     check_shape(OP, "dy", &dy, &[num_rows, c])?;
     check_dtype(OP, "dx", &dx, x.dtype())?;
-    check_dtype(OP, "dweight", &dweight, x.dtype())?;
+    check_sum_dtype(OP, "dweight", &dweight, x.dtype())?;
     check_dtype(OP, "dy", &dy, x.dtype())?;
     match device {
         Device::Cpu => with_real!(OP, Operand::dtype(&x), T => {
@@ -107,6 +122,7 @@ pub fn backward(
             );
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::backward(cuda, dx, dweight, dy, x, weight, rstd, [num_rows, c]),
     }
 }
 
@@ -148,4 +164,11 @@ pub fn forward_residual_cost(num_rows: usize, c: usize, elem_bytes: usize) -> Co
 pub fn backward_cost(num_rows: usize, c: usize, elem_bytes: usize) -> Cost {
     let (t, c) = (num_rows as f64, c as f64);
     Cost { flops: 10.0 * t * c, bytes: elem_bytes as f64 * (4.0 * t * c + 3.0 * c + t) }
+}
+
+/// Scratch of the CUDA kernels for up to these dimensions: names and bytes.
+pub fn workspace(num_rows: usize, c: usize) -> Vec<(&'static str, usize)> {
+    let [min_rows, max_chunks] = cuda::CHUNKS;
+    let chunks = most_chunks(num_rows, min_rows, max_chunks);
+    vec![("rmsnorm.dweight", chunks * c * size_of::<f32>())]
 }

@@ -8,13 +8,14 @@
 //! |---|---|---|---|
 //! | `qkv`, `dqkv` (in place) | (T, (H + 2G)·D), D even | any float | value columns untouched |
 //! | `positions` | (T) | i32 in 0..P | position within the document |
-//! | `cos`, `sin` | (P, D/2) | as `qkv` | of the angles, scaling included |
+//! | `cos`, `sin` | (P, D/2) | [`DType::accumulator`] | of the angles, scaling included |
 //!
 //! Errors: shapes, dtypes or head counts that do not fit; odd D; a position outside the tables,
 //! found before anything is written. Elementwise, hence deterministic.
 //! Source: Su et al., "RoFormer" (2021), section 3.4.
 
 mod cpu;
+mod cuda;
 
 use super::check_values;
 use super::{Cost, Heads, Operand, check, check_dtype, check_heads, check_rank, check_shape};
@@ -43,6 +44,7 @@ pub fn forward(
             );
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::forward(cuda, qkv, positions, cos, sin, heads),
     }
 }
 
@@ -65,6 +67,7 @@ pub fn backward(
             );
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::backward(cuda, dqkv, positions, cos, sin, heads),
     }
 }
 
@@ -88,8 +91,8 @@ fn check_rotation(
     let [num_positions, _] = check_rank(op, "cos", cos)?;
     check_shape(op, "cos", cos, &[num_positions, heads.head_dim / 2])?;
     check_shape(op, "sin", sin, &[num_positions, heads.head_dim / 2])?;
-    check_dtype(op, "cos", cos, rows.dtype())?;
-    check_dtype(op, "sin", sin, rows.dtype())?;
+    check_dtype(op, "cos", cos, rows.dtype().accumulator())?;
+    check_dtype(op, "sin", sin, rows.dtype().accumulator())?;
     Ok(num_positions)
 }
 

@@ -10,6 +10,7 @@
 //! Elementwise, hence deterministic. Source: Shazeer, "GLU Variants Improve Transformer", 2020.
 
 mod cpu;
+mod cuda;
 
 use super::{Cost, Operand, check, check_dtype, check_rank, check_shape};
 use crate::device::Device;
@@ -30,6 +31,7 @@ pub fn forward(device: &Device, y: ViewMut<'_>, gate_up: View<'_>) -> Result<()>
             cpu::forward(y.host::<T>(), gate_up.host(), ffn);
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::forward(cuda, y, gate_up, [num_tokens, ffn]),
     }
 }
 
@@ -54,6 +56,7 @@ pub fn backward(
             cpu::backward(dgate_up.host::<T>(), dy.host(), gate_up.host(), ffn);
             Ok(())
         }),
+        Device::Cuda(cuda) => cuda::backward(cuda, dgate_up, dy, gate_up, [num_tokens, ffn]),
     }
 }
 
