@@ -5,6 +5,9 @@
 #![allow(dead_code)]
 
 mod backend;
+mod cross_entropy;
+mod embedding;
+mod matmul;
 
 use crate::emu::device::{Trial, emulator, seeds, table};
 use hooke::cuda::CudaDevice;

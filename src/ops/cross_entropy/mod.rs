@@ -47,9 +47,7 @@ pub fn forward(
             cpu::forward(losses.host::<T>(), logits.host(), targets.host(), vocab_size);
             Ok(())
         }),
-        Device::Cuda(cuda) => {
-            cuda::forward(cuda, losses, logits, targets, [num_rows, vocab_size])
-        }
+        Device::Cuda(cuda) => cuda::forward(cuda, losses, logits, targets, [num_rows, vocab_size]),
     }
 }
 
