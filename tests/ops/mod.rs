@@ -1,7 +1,8 @@
 //! Operators: reference against f64, gradients against differences, edge sizes, threads.
 
 mod adamw;
-mod attention;
+mod adamw_states;
+pub mod attention;
 mod cross_entropy;
 mod elementwise;
 mod embedding;
@@ -10,6 +11,7 @@ mod qk_norm;
 mod reduce;
 mod rmsnorm;
 mod rope;
+mod sample;
 mod swiglu;
 
 use hooke::dtype::Real;

@@ -94,7 +94,7 @@ fn check_operands(
 }
 
 /// Fails at the first target that is neither a column of the logits nor [`IGNORE`].
-fn check_targets(op: &'static str, targets: &[i32], vocab_size: usize) -> Result<()> {
+pub(crate) fn check_targets(op: &'static str, targets: &[i32], vocab_size: usize) -> Result<()> {
     let fits = |target: i32| {
         target == IGNORE || usize::try_from(target).is_ok_and(|target| target < vocab_size)
     };

@@ -35,7 +35,7 @@ static SORT: KernelSpec = KernelSpec {
 };
 /// Positions that one block sorts, two per thread.
 const CHUNK: usize = 1024;
-const KEY_BYTES: usize = 8;
+pub(super) const KEY_BYTES: usize = 8;
 
 pub(super) fn forward(
     cuda: &CudaDevice,

@@ -16,7 +16,7 @@
 mod cpu;
 mod cuda;
 
-use super::{Cost, check, check_dtype, check_rank, check_shape, check_sum_dtype};
+use super::{Cost, check, check_dtype, check_rank, check_shape};
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -64,7 +64,9 @@ pub fn backward(
     let [num_tokens] = check_rank(OP, "tokens", &tokens)?;
     check_dtype(OP, "tokens", &tokens, DType::I32)?;
     check_shape(OP, "dout", &dout, &[num_tokens, width])?;
-    check_sum_dtype(OP, "dweight", &dweight, dout.dtype())?;
+    if dweight.dtype() != dout.dtype().accumulator() {
+        check_dtype(OP, "dout", &dout, dweight.dtype())?;
+    }
     match device {
         Device::Cpu => with_real!(OP, dout.dtype(), T => {
             check_tokens(OP, tokens.host(), vocab_size)?;
@@ -100,4 +102,9 @@ pub fn forward_cost(num_tokens: usize, width: usize, elem_bytes: usize) -> Cost 
 pub fn backward_cost(num_tokens: usize, width: usize, elem_bytes: usize) -> Cost {
     let elems = num_tokens as f64 * width as f64;
     Cost { flops: elems, bytes: 3.0 * elems * elem_bytes as f64 }
+}
+
+/// Scratch of the CUDA kernels for up to these dimensions: names and bytes.
+pub fn workspace(num_tokens: usize) -> Vec<(&'static str, usize)> {
+    vec![("embedding.order", num_tokens * cuda::KEY_BYTES)]
 }
