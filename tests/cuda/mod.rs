@@ -7,7 +7,10 @@
 mod adamw;
 mod attention;
 mod backend;
+mod cross_entropy;
 mod elementwise;
+mod embedding;
+mod matmul;
 mod qk_norm;
 mod reduce;
 mod rmsnorm;
