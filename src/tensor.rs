@@ -151,6 +151,11 @@ impl<'a> View<'a> {
         self.dtype
     }
 
+    /// Whether the elements are in host memory.
+    pub fn is_on_host(&self) -> bool {
+        matches!(self.storage, Storage::Host(_))
+    }
+
     /// Rows `start .. start + rows` of the outermost dimension; panics beyond the end.
     pub fn slice_rows(self, start: usize, rows: usize) -> Self {
         let (range, shape) = row_range(self.shape, self.dtype, start, rows);
@@ -250,6 +255,11 @@ impl<'a> ViewMut<'a> {
     /// The element type.
     pub fn dtype(&self) -> DType {
         self.dtype
+    }
+
+    /// Whether the elements are in host memory.
+    pub fn is_on_host(&self) -> bool {
+        matches!(self.storage, StorageMut::Host(_))
     }
 
     /// Borrows again, so that the view can be passed on and used afterwards.

@@ -7,6 +7,7 @@ use hooke::model::backward::BackwardScratch;
 use hooke::model::cache::KvCache;
 use hooke::model::config::{Family, ModelConfig, RopeScaling};
 use hooke::model::head::Head;
+use hooke::model::losses::Losses;
 use hooke::model::params::Params;
 use hooke::model::{Input, Model};
 use hooke::ops::cross_entropy::IGNORE;
@@ -50,10 +51,12 @@ fn losses_and_gradient(model: &Model, scale: f64) -> (Vec<f64>, Params) {
     let mut scratch = BackwardScratch::new(model, 9).unwrap();
     let mut head = Head::new(model, 9).unwrap();
     let mut grads = zero_gradients(model);
-    let losses = model
-        .forward_backward(input(), &TARGETS, scale, &mut acts, &mut grads, &mut scratch, &mut head)
+    let mut losses = Losses::new(model.device(), 6, model.dtype()).unwrap();
+    let (acts, scratch, head) = (&mut acts, &mut scratch, &mut head);
+    model
+        .forward_backward(input(), &TARGETS, scale, acts, &mut grads, scratch, head, &mut losses)
         .unwrap();
-    (losses, grads)
+    (losses.read().unwrap(), grads)
 }
 
 fn losses(model: &Model, input: Input<'_>, targets: &[i32], keep: Keep) -> Vec<f64> {

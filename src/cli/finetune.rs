@@ -1,5 +1,6 @@
 //! `hooke finetune`.
 
+use super::device::DeviceArgs;
 use super::eval::BATCH_TOKENS;
 use super::generate::greedy_samples;
 use super::text::TextModel;
@@ -11,6 +12,7 @@ use crate::eval::{ScoredRow, Totals, encode, evaluate};
 use crate::model::Model;
 use crate::optim::adamw::AdamWConfig;
 use crate::optim::schedule::{LrSchedulerType, Schedule};
+use crate::optim::states::OptimStates;
 use crate::train::record::StepRecord;
 use crate::train::run::{PreparedRun, RunConfig};
 use std::path::PathBuf;
@@ -36,6 +38,8 @@ pub(super) struct Args {
     /// New or empty directory for metrics.jsonl and model/
     #[arg(long, value_name = "DIR")]
     output_dir: PathBuf,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Passes over the rows; may be fractional
     #[arg(long, default_value_t = 3.0, value_name = "X")]
     num_train_epochs: f64,
@@ -69,6 +73,9 @@ pub(super) struct Args {
     /// Added to the root of the second moment
     #[arg(long, default_value_t = 1e-8, value_name = "X")]
     adam_epsilon: f64,
+    /// What the optimizer keeps beside the weights; less than f32 only on a GPU
+    #[arg(long, value_enum, default_value_t = OptimStates::F32)]
+    optim_states: OptimStates,
     /// Norm that gradients are clipped to; 0 for none
     #[arg(long, default_value_t = 1.0, value_name = "X")]
     max_grad_norm: f64,
@@ -94,8 +101,15 @@ pub(super) fn run(args: Args) -> Result<()> {
     eprintln!("{}", prepared.report());
     let num_steps = prepared.num_steps();
     eprintln!("{num_steps} optimizer steps, rows of up to {} tokens", prepared.max_seq_length());
-    let device = Device::Cpu;
-    let mut run = prepared.start(&device, probe.positions())?;
+    args.device.run(|device| train(device, &args, prepared, &probe))
+}
+
+fn train(device: &Device, args: &Args, prepared: PreparedRun, probe: &Probe) -> Result<()> {
+    let num_steps = prepared.num_steps();
+    if let Device::Cuda(_) = device {
+        eprintln!("{}", prepared.memory_plan(device, probe.positions())?);
+    }
+    let mut run = prepared.start(device, probe.positions())?;
     let before = probe.measure(run.model())?;
     let started = Instant::now();
     let mut input_tokens = 0;
@@ -136,6 +150,8 @@ fn run_config(args: &Args) -> RunConfig {
             beta2: args.adam_beta2,
             epsilon: args.adam_epsilon,
             weight_decay: args.weight_decay,
+            states: args.optim_states,
+            seed: args.seed,
         },
         max_grad_norm: args.max_grad_norm,
         max_seq_length: args.max_seq_length,

@@ -1,9 +1,11 @@
 //! `hooke generate`.
 
+use super::device::DeviceArgs;
 use super::text::TextModel;
 use super::{print_json, print_line};
 use crate::data::jsonl::Message;
 use crate::data::tokenizer::{SpecialTokens, Tokenizer};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::generate::{Completion, FinishReason, GenerateConfig, Sampling, generate};
 use crate::model::Model;
@@ -25,6 +27,8 @@ pub(super) struct Args {
     /// template, if it has one
     #[arg(long)]
     raw: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
     /// Print JSON, one object per line
@@ -64,6 +68,10 @@ struct CompletionJson<'a> {
 
 pub(super) fn run(args: Args) -> Result<()> {
     args.sampling.check()?;
+    args.device.run(|device| run_on(device, &args))
+}
+
+fn run_on(device: &Device, args: &Args) -> Result<()> {
     let text_model = TextModel::open(&args.model)?;
     let prompts: Vec<Vec<u32>> = args
         .prompt
@@ -73,7 +81,8 @@ pub(super) fn run(args: Args) -> Result<()> {
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     let config = args.sampling.config(&text_model);
     let limit = text_model.dir.config().max_position_embeddings;
-    let model = text_model.load(limit.min(longest.saturating_add(config.max_new_tokens)))?;
+    let model =
+        text_model.load(device, limit.min(longest.saturating_add(config.max_new_tokens)))?;
     for (batch, first) in prompts.chunks(BATCH_PROMPTS).zip((0..).step_by(BATCH_PROMPTS)) {
         let completions = generate(&model, batch, first as u32, &config)?;
         for (i, completion) in completions.iter().enumerate() {

@@ -2,9 +2,12 @@
 //!
 //! Results go to stdout, everything else to stderr.
 
+mod device;
+mod doctor;
 mod eval;
 mod finetune;
 mod generate;
+mod plan;
 mod text;
 mod validate;
 
@@ -32,6 +35,10 @@ enum Command {
     Eval(eval::Args),
     /// Continue prompts
     Generate(generate::Args),
+    /// Print the memory that fine-tuning takes on a GPU, without one
+    Plan(plan::Args),
+    /// Report what this binary and this machine can do; runs kernels of every kind on the GPU
+    Doctor(doctor::Args),
     /// Hold numbers against a reference
     #[command(subcommand)]
     Validate(validate::Command),
@@ -64,6 +71,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Finetune(args) => finetune::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Generate(args) => generate::run(args),
+        Command::Plan(args) => plan::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Validate(command) => validate::run(command),
     }
 }

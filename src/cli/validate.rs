@@ -1,5 +1,6 @@
 //! `hooke validate`.
 
+use super::device::DeviceArgs;
 use super::{print_json, print_line};
 use crate::checkpoint::model_dir::ModelDir;
 use crate::checkpoint::reference::Reference;
@@ -24,19 +25,43 @@ pub(super) struct ModelArgs {
     /// Reference file that tools/golden.py wrote for it
     #[arg(long, value_name = "FILE")]
     reference: PathBuf,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Element type of weights and activations; by default that of the device
+    #[arg(long, value_enum, value_name = "TYPE")]
+    dtype: Option<ComputeType>,
     /// Print JSON, one object per line
     #[arg(long)]
     json: bool,
 }
 
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum ComputeType {
+    /// Single precision: compared tightly.
+    #[value(name = "f32")]
+    F32,
+    /// What a GPU trains in: compared within its rounding.
+    #[value(name = "bf16")]
+    BF16,
+}
+
 pub(super) fn run(command: Command) -> Result<()> {
     let Command::Model(args) = command;
+    args.device.run(|device| run_on(device, &args))
+}
+
+fn run_on(device: &Device, args: &ModelArgs) -> Result<()> {
     let dir = ModelDir::open(&args.model)?;
     let reference = Reference::open(&args.reference)?;
     check_tokens(&reference, dir.config().vocab_size)?;
-    let weights = dir.load(&Device::Cpu, DType::F32)?;
+    let dtype = match args.dtype {
+        None => device.compute_dtype(),
+        Some(ComputeType::F32) => DType::F32,
+        Some(ComputeType::BF16) => DType::BF16,
+    };
+    let weights = dir.load(device, dtype)?;
     let max_positions = reference.tokens().len();
-    let model = Model::new(&Device::Cpu, dir.config().clone(), weights, max_positions)?;
+    let model = Model::new(device, dir.config().clone(), weights, max_positions)?;
     let rows = validate_model(model, &reference)?;
     print_rows(&rows, args.json)?;
     let failed = rows.iter().filter(|row| !row.passed).count();

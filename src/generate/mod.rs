@@ -1,16 +1,17 @@
 //! Continuations of prompts: a prefill of all prompts together, then a token at a time over the
 //! cache of keys and values.
 
-mod sample;
-
-pub use sample::{Sampling, sample};
+pub use crate::ops::sample::Sampling;
 
 use crate::data::batch::Batch;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::activations::{Activations, Keep};
 use crate::model::cache::KvCache;
 use crate::model::head::Head;
+use crate::ops::sample;
+use crate::tensor::{Tensor, ViewMut};
 use serde::Serialize;
 
 /// Why a completion ended.
@@ -78,8 +79,11 @@ pub fn generate(
         packed.cu_seqlens[1..].iter().map(|&end| end as usize - 1).collect();
     let mut sequences: Vec<Sequence> =
         prompts.iter().map(|_| Sequence { ids: Vec::new(), finished: None }).collect();
-    loop {
-        choose(model, &acts, &last_rows, &mut head, &mut sequences, first_row, config)?;
+    let mut ids = Tensor::zeros(model.device(), "next tokens", [prompts.len()], DType::I32)?;
+    for position in 0.. {
+        let mut next = ids.view_mut();
+        choose(model, &acts, &last_rows, &mut head, next.reborrow(), first_row, position, config)?;
+        append(&mut sequences, &next.as_view().to_vec()?, config)?;
         if sequences.iter().all(|sequence| sequence.finished.is_some()) {
             break;
         }
@@ -95,38 +99,48 @@ pub fn generate(
     Ok(sequences.into_iter().map(completion).collect())
 }
 
-/// Appends the next token to every sequence that still goes on.
+/// Chooses the next token of every sequence, also of those that are finished.
 fn choose(
     model: &Model,
     acts: &Activations,
     last_rows: &[usize],
     head: &mut Head,
-    sequences: &mut [Sequence],
+    mut ids: ViewMut<'_>,
     first_row: u32,
+    position: u32,
     config: &GenerateConfig,
 ) -> Result<()> {
-    let vocab_size = model.config().vocab_size;
-    let num_tokens = config.num_tokens.min(vocab_size);
+    let num_tokens = config.num_tokens.min(model.config().vocab_size);
     // As many rows at a time as the head has room for.
-    let mut start = 0;
-    while start < sequences.len() {
-        let n = head.max_rows().min(sequences.len() - start);
-        let logits = model.logits(acts, &last_rows[start..start + n], head)?.to_f64_vec()?;
-        for (i, sequence) in sequences[start..start + n].iter_mut().enumerate() {
-            if sequence.finished.is_some() {
-                continue;
-            }
-            let logits = &logits[i * vocab_size..i * vocab_size + num_tokens];
-            let address = [first_row + (start + i) as u32, sequence.ids.len() as u32];
-            let id = sample(logits, &config.sampling, address)?;
-            sequence.ids.push(id);
-            if config.eos_token_ids.contains(&id) {
-                sequence.finished = Some(FinishReason::Eos);
-            } else if sequence.ids.len() == config.max_new_tokens {
-                sequence.finished = Some(FinishReason::Length);
-            }
+    let max_rows = head.max_rows();
+    for (i, rows) in last_rows.chunks(max_rows).enumerate() {
+        let start = i * max_rows;
+        let logits = model.logits(acts, rows, head)?;
+        let ids = ids.reborrow().slice_rows(start, rows.len());
+        let (sampling, first_row) = (&config.sampling, first_row + start as u32);
+        sample::sample(model.device(), ids, logits, num_tokens, sampling, first_row, position)?;
+    }
+    Ok(())
+}
+
+/// Gives every sequence that still goes on its next token.
+fn append(sequences: &mut [Sequence], ids: &[i32], config: &GenerateConfig) -> Result<()> {
+    for (i, (sequence, &id)) in sequences.iter_mut().zip(ids).enumerate() {
+        if sequence.finished.is_some() {
+            continue;
         }
-        start += n;
+        let id = u32::try_from(id).map_err(|_| Error::Operand {
+            op: "generate",
+            operand: "logits",
+            expected: "finite numbers".into(),
+            got: format!("NaN or infinity for token {} of row {i}", sequence.ids.len()),
+        })?;
+        sequence.ids.push(id);
+        if config.eos_token_ids.contains(&id) {
+            sequence.finished = Some(FinishReason::Eos);
+        } else if sequence.ids.len() == config.max_new_tokens {
+            sequence.finished = Some(FinishReason::Length);
+        }
     }
     Ok(())
 }

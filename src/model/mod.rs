@@ -17,8 +17,10 @@ mod config_json;
 pub mod forward;
 pub mod head;
 pub mod layout;
+pub mod losses;
 pub mod params;
 pub mod rope;
+pub mod workspace;
 
 use crate::device::Device;
 use crate::dtype::DType;

@@ -71,6 +71,11 @@ pub(super) fn chunk_rows(num_rows: usize, min_rows: usize, max_chunks: usize) ->
     num_rows.div_ceil(max_chunks).max(min_rows)
 }
 
+/// The most chunks that [`chunk_rows`] makes of up to `num_rows` rows.
+pub(super) fn most_chunks(num_rows: usize, min_rows: usize, max_chunks: usize) -> usize {
+    num_rows.div_ceil(min_rows).min(max_chunks)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +85,10 @@ mod tests {
         for num_rows in [0, 1, 7, 8, 9, 1000, 8192, 8193, 1 << 20] {
             let rows = chunk_rows(num_rows, 8, 1024);
             let chunks = num_rows.div_ceil(rows);
+            assert!((0..200).all(|fewer| {
+                let fewer = num_rows.saturating_sub(fewer);
+                fewer.div_ceil(chunk_rows(fewer, 8, 1024)) <= most_chunks(num_rows, 8, 1024)
+            }));
             assert!(rows >= 8 && chunks <= 1024 && chunks * rows >= num_rows, "{num_rows}");
         }
     }

@@ -20,6 +20,7 @@ pub mod qk_norm;
 pub mod reduce;
 pub mod rmsnorm;
 pub mod rope;
+pub mod sample;
 pub mod swiglu;
 
 use crate::dtype::DType;
@@ -145,11 +146,6 @@ pub(crate) fn check_sum_dtype(
         true => Ok(()),
         false => check_dtype(op, operand, view, dtype),
     }
-}
-
-/// The operator has no kernel for this.
-pub(crate) fn no_kernel(op: &'static str) -> Error {
-    Error::Device { problem: format!("{op} has no CUDA kernel yet") }
 }
 
 /// Fails with `expected`/`got` unless `holds`.

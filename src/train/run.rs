@@ -1,5 +1,6 @@
 //! A fine-tuning run: everything is read and checked first, then trained, then written.
 
+use super::memory::{self, StepLimits};
 use super::record::{MetricsWriter, StepRecord};
 use super::step::Trainer;
 use crate::checkpoint::atomic::StagedDir;
@@ -12,9 +13,10 @@ use crate::data::plan::StepPlan;
 use crate::data::report::EncodeReport;
 use crate::data::tokenizer::Tokenizer;
 use crate::device::Device;
-use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::memory::MemoryTable;
 use crate::model::Model;
+use crate::model::params::Params;
 use crate::optim::adamw::AdamWConfig;
 use crate::optim::schedule::Schedule;
 use std::path::PathBuf;
@@ -123,26 +125,46 @@ impl PreparedRun {
         &self.tokenizer
     }
 
+    /// The GPU memory that [`Self::start`] will take on such a device.
+    pub fn memory_plan(&self, device: &Device, min_positions: usize) -> Result<MemoryTable> {
+        let (config, layout) = (self.model_dir.config(), self.model_dir.layout());
+        let (limits, dtype) = (self.limits(), device.compute_dtype());
+        let max_positions = self.max_seq_length.max(min_positions);
+        let adamw = self.config.adamw;
+        let mut table = memory::plan(config, layout, dtype, adamw, limits, max_positions)?;
+        memory::plan_scratch(&mut table, config, limits)?;
+        Ok(table)
+    }
+
     /// Loads the weights, allocates everything a step needs, and creates the output directory.
     pub fn start(self, device: &Device, min_positions: usize) -> Result<Run> {
-        let weights = self.model_dir.load(device, DType::F32)?;
-        let (max_tokens, max_documents) = self.largest_micro_batch();
+        let (limits, dtype) = (self.limits(), device.compute_dtype());
         let max_positions = self.max_seq_length.max(min_positions);
-        let model = Model::new(device, self.model_dir.config().clone(), weights, max_positions)?;
+        let (config, layout) = (self.model_dir.config(), self.model_dir.layout());
         let RunConfig { adamw, max_grad_norm, .. } = self.config;
-        let trainer = Trainer::new(model, adamw, max_grad_norm, max_tokens, max_documents)?;
+        adamw.states.check(dtype)?;
+        let table = memory::plan(config, layout, dtype, adamw, limits, max_positions)?;
+        device.reserve(table.total_bytes())?;
+        let weights = Params::zeros(device, "weights", layout, dtype)?;
+        let model = Model::new(device, config.clone(), weights, max_positions)?;
+        let mut trainer = Trainer::new(model, adamw, max_grad_norm, limits)?;
+        trainer.load(&self.model_dir)?;
         let dir = &self.config.output_dir;
         std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
         let metrics = MetricsWriter::create(&dir.join("metrics.jsonl"))?;
         Ok(Run { prepared: self, trainer, metrics })
     }
 
-    /// Tokens and documents that a micro-batch has at the most, whatever the order of the rows.
-    fn largest_micro_batch(&self) -> (usize, usize) {
+    /// The largest step that there can be, whatever the order of the rows.
+    fn limits(&self) -> StepLimits {
         let mut lengths: Vec<usize> = self.examples.iter().map(|row| row.ids.len()).collect();
         lengths.sort_unstable_by(|a, b| b.cmp(a));
         lengths.truncate(self.config.per_device_train_batch_size);
-        (lengths.iter().sum(), lengths.len())
+        StepLimits {
+            max_tokens: lengths.iter().sum(),
+            max_documents: lengths.len(),
+            max_micro_batches: self.plan.max_micro_batches(),
+        }
     }
 }
 
@@ -203,7 +225,7 @@ impl Run {
     pub fn save(&self) -> Result<PathBuf> {
         let destination = self.prepared.config.output_dir.join("model");
         let staged = StagedDir::new(&destination)?;
-        self.prepared.model_dir.save(&self.trainer.model().weights, &staged)?;
+        self.prepared.model_dir.save_from(self.trainer.weights(), &staged)?;
         staged.commit()?;
         Ok(destination)
     }

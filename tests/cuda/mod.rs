@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 mod adamw;
+mod attention;
 mod backend;
 mod elementwise;
 mod qk_norm;
@@ -12,6 +13,7 @@ mod reduce;
 mod rmsnorm;
 mod rope;
 mod rounded;
+mod sample;
 mod swiglu;
 
 use crate::emu::device::{Trial, emulator, seeds, table};

@@ -2,7 +2,7 @@
 
 mod cache;
 mod contract;
-mod oracle;
+pub mod oracle;
 
 use super::assert_same_bits_for_any_thread_count;
 use hooke::device::Device;

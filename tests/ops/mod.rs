@@ -2,7 +2,7 @@
 
 mod adamw;
 mod adamw_states;
-mod attention;
+pub mod attention;
 mod cross_entropy;
 mod elementwise;
 mod embedding;
@@ -11,6 +11,7 @@ mod qk_norm;
 mod reduce;
 mod rmsnorm;
 mod rope;
+mod sample;
 mod swiglu;
 
 use hooke::dtype::Real;

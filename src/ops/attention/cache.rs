@@ -1,6 +1,6 @@
 //! The key/value cache of generation: writing to it, and attention of one new token.
 
-use super::{cpu_cache, cuda};
+use super::{cpu_cache, cuda_cache};
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -46,7 +46,7 @@ pub fn store_kv(
             );
             Ok(())
         }),
-        Device::Cuda(cuda) => cuda::store_kv(cuda, k_cache, v_cache, qkv, rows, heads),
+        Device::Cuda(cuda) => cuda_cache::store_kv(cuda, k_cache, v_cache, qkv, rows, heads),
     }
 }
 
@@ -107,6 +107,8 @@ pub fn decode(
             );
             Ok(())
         }),
-        Device::Cuda(cuda) => cuda::decode(cuda, out, qkv, k_cache, v_cache, lengths, scale, heads),
+        Device::Cuda(cuda) => {
+            cuda_cache::decode(cuda, out, qkv, k_cache, v_cache, lengths, scale, heads)
+        }
     }
 }

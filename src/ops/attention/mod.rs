@@ -24,6 +24,7 @@ mod cpu_backward;
 mod cpu_cache;
 mod cpu_forward;
 mod cuda;
+mod cuda_cache;
 
 pub use cache::{decode, store_kv};
 
@@ -122,7 +123,11 @@ fn check_packed(
 }
 
 /// Token ranges of the documents, if `cu_seqlens` describes `num_tokens` tokens.
-fn documents(op: &'static str, cu_seqlens: &[i32], num_tokens: usize) -> Result<Vec<Range<usize>>> {
+pub(crate) fn documents(
+    op: &'static str,
+    cu_seqlens: &[i32],
+    num_tokens: usize,
+) -> Result<Vec<Range<usize>>> {
     const NAME: &str = "cu_seqlens";
     let ends: Vec<usize> = cu_seqlens.iter().map_while(|&x| usize::try_from(x).ok()).collect();
     let negative = cu_seqlens.get(ends.len());
@@ -155,6 +160,17 @@ fn documents(op: &'static str, cu_seqlens: &[i32], num_tokens: usize) -> Result<
         },
     )?;
     Ok(ends.windows(2).map(|pair| pair[0]..pair[1]).collect())
+}
+
+/// Scratch of the CUDA kernels of [`backward`]: names and bytes, never less than what a call with
+/// fewer tokens asks for.
+pub fn workspace(num_tokens: usize, heads: Heads) -> Vec<(&'static str, usize)> {
+    vec![(cuda::DELTA_SCRATCH, cuda::delta_bytes(num_tokens, heads))]
+}
+
+/// The same for [`decode`].
+pub fn decode_workspace(batch: usize, heads: Heads) -> Vec<(&'static str, usize)> {
+    cuda_cache::partials_bytes(batch, heads).into()
 }
 
 /// Pairs of a query and a key it sees, over all query heads.

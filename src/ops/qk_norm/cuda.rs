@@ -6,6 +6,9 @@ use crate::ops::by_dtype::{ByDType, blocks, chunk_rows, eights, shared};
 use crate::ops::{Heads, Operand, check_rank, reduce};
 use crate::tensor::{View, ViewMut};
 
+/// Rows of a block of the backward pass, at least, and blocks, at most.
+pub(super) const CHUNKS: [usize; 2] = [4, 1024];
+
 const P: Param = Param::Pointer;
 const I: Param = Param::I32;
 const F: Param = Param::F32;
@@ -75,7 +78,7 @@ pub(super) fn backward(
     reduce::check_partials(OP, "dk_weight", Operand::dtype(&dk_weight))?;
     let [num_tokens, _] = check_rank(OP, "qkv", &qkv)?;
     let (d, lanes) = (heads.head_dim, lanes(heads.head_dim));
-    let chunk_rows = chunk_rows(num_tokens, 4, 1024);
+    let chunk_rows = chunk_rows(num_tokens, CHUNKS[0], CHUNKS[1]);
     let num_chunks = num_tokens.div_ceil(chunk_rows);
     let bytes = num_chunks * d * size_of::<f32>();
     let mut dq_partials = cuda.scratch("qk_norm.dq_weight", bytes)?;

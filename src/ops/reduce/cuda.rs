@@ -7,6 +7,9 @@ use crate::ops::Operand;
 use crate::ops::by_dtype::{ByDType, blocks, chunk_rows, eights, shared, unsupported};
 use crate::tensor::{View, ViewMut};
 
+/// Rows of a block of the column sums, at least, and blocks, at most.
+pub(super) const CHUNKS: [usize; 2] = [16, 256];
+
 const P: Param = Param::Pointer;
 const I: Param = Param::I32;
 const L: Param = Param::I64;
@@ -15,7 +18,7 @@ const THREADS: usize = 256;
 /// Eights of a part at least: four per thread.
 const MIN_PART: usize = 4 * THREADS;
 /// Parts at most: a multiple of what runs at once on any GPU, and quickly added.
-const MAX_PARTS: usize = 2048;
+pub(super) const MAX_PARTS: usize = 2048;
 /// Eights of columns and rows of threads per block of the column sums.
 const LANES: usize = 32;
 /// One f64 per warp.
@@ -103,7 +106,7 @@ pub(super) fn column_sums(cuda: &CudaDevice, out: ViewMut<'_>, x: View<'_>) -> R
     let kernel = COLUMN_SUMS.get(OP, "x", x.dtype())?;
     check_partials(OP, "out", Operand::dtype(&out))?;
     let [num_rows, num_columns] = super::check_rank(OP, "x", &x)?;
-    let chunk_rows = chunk_rows(num_rows, 16, 256);
+    let chunk_rows = chunk_rows(num_rows, CHUNKS[0], CHUNKS[1]);
     let num_chunks = num_rows.div_ceil(chunk_rows);
     let bytes = num_chunks * num_columns * size_of::<f32>();
     let mut partials = cuda.scratch("reduce.columns", bytes)?;

@@ -6,6 +6,9 @@ use crate::ops::by_dtype::{ByDType, blocks, chunk_rows, eights, shared};
 use crate::ops::{Operand, reduce};
 use crate::tensor::{View, ViewMut};
 
+/// Rows of a block of the backward pass, at least, and blocks, at most.
+pub(super) const CHUNKS: [usize; 2] = [8, 1024];
+
 const P: Param = Param::Pointer;
 const I: Param = Param::I32;
 const F: Param = Param::F32;
@@ -93,7 +96,7 @@ pub(super) fn backward(
     const OP: &str = "rmsnorm.backward";
     let kernel = BACKWARD.get(OP, "x", x.dtype())?;
     reduce::check_partials(OP, "dweight", Operand::dtype(&dweight))?;
-    let chunk_rows = chunk_rows(num_rows, 8, 1024);
+    let chunk_rows = chunk_rows(num_rows, CHUNKS[0], CHUNKS[1]);
     let num_chunks = num_rows.div_ceil(chunk_rows);
     let mut partials = cuda.scratch("rmsnorm.dweight", num_chunks * c * size_of::<f32>())?;
     cuda.launch(kernel)

@@ -11,6 +11,19 @@ pub struct Want {
 
 /// Whole softmax rows, no tiles; `dout` is the gradient of `out`.
 pub fn attention(qkv: &[f64], dout: &[f64], lengths: &[usize], scale: f64, heads: Heads) -> Want {
+    rounded(qkv, dout, lengths, scale, heads, |x| x)
+}
+
+/// The same with `round` wherever the bf16 kernels round: probabilities (not yet normalised in the
+/// forward pass), gradients of scores, and results.
+pub fn rounded(
+    qkv: &[f64],
+    dout: &[f64],
+    lengths: &[usize],
+    scale: f64,
+    heads: Heads,
+    round: fn(f64) -> f64,
+) -> Want {
     let Heads { num_heads: h_n, num_kv_heads: g_n, head_dim: d_n } = heads;
     let width = (h_n + 2 * g_n) * d_n;
     let q_at = |t: usize, h: usize, d: usize| t * width + h * d_n + d;
@@ -36,22 +49,29 @@ pub fn attention(qkv: &[f64], dout: &[f64], lengths: &[usize], scale: f64, heads
                 let total: f64 = scores.iter().map(|s| (s - top).exp()).sum();
                 want.lse[t * h_n + h] = top + total.ln();
                 let p: Vec<f64> = scores.iter().map(|s| (s - top).exp() / total).collect();
-                let dp: Vec<f64> = (start..=t)
-                    .map(|j| (0..d_n).map(|d| dout[o_at(t, h, d)] * qkv[v_at(j, g, d)]).sum())
-                    .collect();
-                let mean: f64 = p.iter().zip(&dp).map(|(p, dp)| p * dp).sum();
-                for (i, j) in (start..=t).enumerate() {
-                    let ds = p[i] * (dp[i] - mean) * scale;
+                for (j, s) in (start..=t).zip(&scores) {
+                    let p = round((s - top).exp()) / total;
                     for d in 0..d_n {
-                        want.out[o_at(t, h, d)] += p[i] * qkv[v_at(j, g, d)];
+                        want.out[o_at(t, h, d)] += p * qkv[v_at(j, g, d)];
+                    }
+                }
+                let columns = o_at(t, h, 0)..o_at(t, h, 0) + d_n;
+                want.out[columns.clone()].iter_mut().for_each(|x| *x = round(*x));
+                let (dout, out) = (&dout[columns.clone()], &want.out[columns]);
+                let delta: f64 = dout.iter().zip(out).map(|(dout, out)| dout * out).sum();
+                for (p, j) in p.into_iter().zip(start..) {
+                    let dp: f64 = (0..d_n).map(|d| dout[d] * qkv[v_at(j, g, d)]).sum();
+                    let (p, ds) = (round(p), round(p * (dp - delta)) * scale);
+                    for d in 0..d_n {
                         want.dqkv[q_at(t, h, d)] += ds * qkv[k_at(j, g, d)];
                         want.dqkv[k_at(j, g, d)] += ds * qkv[q_at(t, h, d)];
-                        want.dqkv[v_at(j, g, d)] += p[i] * dout[o_at(t, h, d)];
+                        want.dqkv[v_at(j, g, d)] += p * dout[d];
                     }
                 }
             }
         }
         start += length;
     }
+    want.dqkv.iter_mut().for_each(|x| *x = round(*x));
     want
 }

@@ -1,39 +1,21 @@
-//! Choice of the next token from its logits.
+//! CPU reference: sorts the vocabulary.
 
-use crate::error::{Error, Result};
+use super::{INVALID, Sampling};
+use crate::dtype::Real;
 use crate::rng::{Stream, words};
 
-/// How a token is chosen.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sampling {
-    /// 0: the likeliest token. Otherwise logits are divided by it.
-    pub temperature: f64,
-    /// Keep the fewest likeliest tokens whose probabilities reach this sum; 1 keeps all.
-    pub top_p: f64,
-    /// Keep this many likeliest tokens; 0 keeps all.
-    pub top_k: usize,
-    /// Decides every draw, together with row and position.
-    pub seed: u64,
-}
-
-/// The chosen id: a pure function of the logits, the settings and `address` = [row, position].
-///
-/// Temperature, then top-k, then top-p, as in transformers. Ties go to the smaller id.
-/// Errors: a logit is NaN or +∞.
-pub fn sample(logits: &[f64], sampling: &Sampling, address: [u32; 2]) -> Result<u32> {
-    if let Some(id) = logits.iter().position(|x| x.is_nan() || *x == f64::INFINITY) {
-        return Err(Error::Operand {
-            op: "generate.sample",
-            operand: "logits",
-            expected: "finite numbers".into(),
-            got: format!("{} for token {id}", logits[id]),
-        });
+/// The chosen id; `address` = [row, position].
+pub(super) fn sample<T: Real>(logits: &[T], sampling: &Sampling, address: [u32; 2]) -> i32 {
+    let logits: Vec<f64> = logits.iter().map(|x| x.to_f64()).collect();
+    let broken = logits.iter().any(|x| x.is_nan() || *x == f64::INFINITY);
+    if broken || logits.iter().all(|x| *x == f64::NEG_INFINITY) {
+        return INVALID;
     }
     let mut ids: Vec<usize> = (0..logits.len()).collect();
     let by_logit = |&a: &usize, &b: &usize| logits[b].total_cmp(&logits[a]).then(a.cmp(&b));
     if sampling.temperature == 0.0 || sampling.top_k == 1 {
         let best = ids.into_iter().min_by(by_logit);
-        return Ok(best.unwrap_or(0) as u32);
+        return best.map_or(INVALID, |id| id as i32);
     }
     if 0 < sampling.top_k && sampling.top_k < ids.len() {
         ids.select_nth_unstable_by(sampling.top_k - 1, by_logit);
@@ -63,11 +45,11 @@ pub fn sample(logits: &[f64], sampling: &Sampling, address: [u32; 2]) -> Result<
     for (&id, weight) in ids.iter().zip(&weights[..kept]) {
         remaining -= weight;
         if remaining < 0.0 {
-            return Ok(id as u32);
+            return id as i32;
         }
     }
     // Rounding left a sliver beyond the last weight.
-    Ok(ids.get(kept - 1).copied().unwrap_or(0) as u32)
+    ids.get(kept - 1).map_or(INVALID, |&id| id as i32)
 }
 
 #[cfg(test)]
@@ -81,14 +63,14 @@ mod tests {
     fn frequencies(logits: &[f64], sampling: Sampling, draws: u32) -> Vec<f64> {
         let mut counts = vec![0.0; logits.len()];
         for position in 0..draws {
-            counts[sample(logits, &sampling, [3, position]).unwrap() as usize] += 1.0;
+            counts[sample(logits, &sampling, [3, position]) as usize] += 1.0;
         }
         counts.iter().map(|n| n / f64::from(draws)).collect()
     }
 
     #[test]
     fn temperature_zero_takes_the_likeliest_and_the_first_of_equals() {
-        assert_eq!(sample(&[0.0, 3.0, 1.0, 3.0], &settings(0.0, 1.0, 0), [0, 0]).unwrap(), 1);
+        assert_eq!(sample(&[0.0, 3.0, 1.0, 3.0], &settings(0.0, 1.0, 0), [0, 0]), 1);
     }
 
     #[test]
@@ -115,7 +97,12 @@ mod tests {
     }
 
     #[test]
-    fn broken_logits_are_an_error() {
-        assert!(sample(&[0.0, f64::NAN], &settings(1.0, 1.0, 0), [0, 0]).is_err());
+    fn a_row_without_a_distribution_is_invalid() {
+        let none = f64::NEG_INFINITY;
+        for logits in [[0.0, f64::NAN], [f64::INFINITY, 0.0], [none, none]] {
+            for temperature in [0.0, 1.0] {
+                assert_eq!(sample(&logits, &settings(temperature, 1.0, 0), [0, 0]), INVALID);
+            }
+        }
     }
 }
