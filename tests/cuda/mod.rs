@@ -7,7 +7,10 @@
 mod adamw;
 mod attention;
 mod backend;
+mod cli;
 mod elementwise;
+mod faults;
+mod model;
 mod qk_norm;
 mod reduce;
 mod rmsnorm;

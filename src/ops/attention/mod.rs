@@ -162,6 +162,11 @@ pub(crate) fn documents(
     Ok(ends.windows(2).map(|pair| pair[0]..pair[1]).collect())
 }
 
+/// Head sizes that the bf16 kernels are made for; those of f32 take any.
+pub fn gpu_head_dims() -> Vec<usize> {
+    cuda::FAMILIES.iter().map(|family| family.head_dim).collect()
+}
+
 /// Scratch of the CUDA kernels of [`backward`]: names and bytes, never less than what a call with
 /// fewer tokens asks for.
 pub fn workspace(num_tokens: usize, heads: Heads) -> Vec<(&'static str, usize)> {
