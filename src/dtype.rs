@@ -17,6 +17,8 @@ pub enum DType {
     F16,
     /// Token ids, targets, positions.
     I32,
+    /// Codes of eight-bit optimizer moments.
+    U8,
 }
 
 impl DType {
@@ -26,6 +28,7 @@ impl DType {
             Self::F64 => 8,
             Self::F32 | Self::I32 => 4,
             Self::BF16 | Self::F16 => 2,
+            Self::U8 => 1,
         }
     }
 
@@ -33,7 +36,7 @@ impl DType {
     pub const fn accumulator(self) -> Self {
         match self {
             Self::F64 => Self::F64,
-            Self::F32 | Self::BF16 | Self::F16 | Self::I32 => Self::F32,
+            Self::F32 | Self::BF16 | Self::F16 | Self::I32 | Self::U8 => Self::F32,
         }
     }
 }
@@ -46,6 +49,7 @@ impl fmt::Display for DType {
             Self::BF16 => "bf16",
             Self::F16 => "f16",
             Self::I32 => "i32",
+            Self::U8 => "u8",
         })
     }
 }
@@ -70,6 +74,9 @@ impl Element for f16 {
 }
 impl Element for i32 {
     const DTYPE: DType = DType::I32;
+}
+impl Element for u8 {
+    const DTYPE: DType = DType::U8;
 }
 
 /// The number types the CPU reference computes in.

@@ -7,13 +7,14 @@
 //! 1. [`cuda`] — the driver of NVIDIA GPUs
 //! 2. [`device`] — memory
 //! 3. [`tensor`] — owned tensors and views
-//! 4. [`ops`] — one folder per operator: contract, CPU reference, launchers of CUDA kernels
-//! 5. [`model`], [`optim`] — side by side
-//! 6. [`data`] — from rows of text to the model's packed input
-//! 7. [`checkpoint`] — files of weights and references
-//! 8. [`train`], [`eval`], [`generate`] — side by side
-//! 9. [`validate`] — computes and trains, and compares
-//! 10. [`cli`]
+//! 4. [`memory`] — tensors by the dozen, made or only counted
+//! 5. [`ops`] — one folder per operator: contract, CPU reference, launchers of CUDA kernels
+//! 6. [`model`], [`optim`] — side by side
+//! 7. [`data`] — from rows of text to the model's packed input
+//! 8. [`checkpoint`] — files of weights and references
+//! 9. [`train`], [`eval`], [`generate`] — side by side
+//! 10. [`validate`], [`doctor`] — compute, train, and compare
+//! 11. [`cli`]
 //!
 //! # Letters
 //! `T` tokens of a packed micro-batch · `C` hidden size · `H` query heads · `G` key/value heads ·
@@ -25,10 +26,12 @@ pub mod cli;
 pub mod cuda;
 pub mod data;
 pub mod device;
+pub mod doctor;
 pub mod dtype;
 pub mod error;
 pub mod eval;
 pub mod generate;
+pub mod memory;
 pub mod model;
 pub mod ops;
 pub mod optim;

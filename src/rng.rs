@@ -15,6 +15,8 @@ pub enum Stream {
     Init = 3,
     /// Inputs made for tests and benchmarks.
     Test = 4,
+    /// Which neighbour stochastic rounding takes.
+    Rounding = 5,
 }
 
 /// Four independent 32-bit words for one address.

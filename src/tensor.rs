@@ -151,6 +151,11 @@ impl<'a> View<'a> {
         self.dtype
     }
 
+    /// Whether the elements are in host memory.
+    pub fn is_on_host(&self) -> bool {
+        matches!(self.storage, Storage::Host(_))
+    }
+
     /// Rows `start .. start + rows` of the outermost dimension; panics beyond the end.
     pub fn slice_rows(self, start: usize, rows: usize) -> Self {
         let (range, shape) = row_range(self.shape, self.dtype, start, rows);
@@ -187,7 +192,7 @@ impl<'a> View<'a> {
         Ok(values)
     }
 
-    /// Copies the elements to the host as f64, from any float dtype (or i32); as [`Self::to_vec`].
+    /// Copies the elements to the host as f64, from any dtype; as [`Self::to_vec`].
     pub fn to_f64_vec(self) -> Result<Vec<f64>> {
         Ok(match self.dtype {
             DType::F64 => self.to_vec::<f64>()?,
@@ -195,6 +200,7 @@ impl<'a> View<'a> {
             DType::BF16 => self.to_vec::<half::bf16>()?.into_iter().map(f64::from).collect(),
             DType::F16 => self.to_vec::<half::f16>()?.into_iter().map(f64::from).collect(),
             DType::I32 => self.to_vec::<i32>()?.into_iter().map(f64::from).collect(),
+            DType::U8 => self.to_vec::<u8>()?.into_iter().map(f64::from).collect(),
         })
     }
 }
@@ -249,6 +255,11 @@ impl<'a> ViewMut<'a> {
     /// The element type.
     pub fn dtype(&self) -> DType {
         self.dtype
+    }
+
+    /// Whether the elements are in host memory.
+    pub fn is_on_host(&self) -> bool {
+        matches!(self.storage, StorageMut::Host(_))
     }
 
     /// Borrows again, so that the view can be passed on and used afterwards.

@@ -8,8 +8,10 @@ use crate::model::activations::{Activations, Keep};
 use crate::model::head::Head;
 use crate::model::params::Params;
 use crate::optim::adamw::AdamWConfig;
+use crate::optim::states::OptimStates;
 use crate::tensor::View;
 use crate::testing::compare::{Comparison, compare};
+use crate::train::memory::StepLimits;
 use crate::train::step::Trainer;
 use serde::Serialize;
 
@@ -83,15 +85,21 @@ const WEIGHTS: Tolerance = Tolerance::Norm(1e-3);
 pub fn validate_model(model: Model, reference: &Reference) -> Result<Vec<Row>> {
     let batch = reference_batch(reference);
     let mut rows = compare_forward(&model, reference, &batch)?;
-    let (max_tokens, max_documents) = (batch.tokens.len(), batch.cu_seqlens.len() - 1);
+    let limits = StepLimits {
+        max_tokens: batch.tokens.len(),
+        max_documents: batch.cu_seqlens.len() - 1,
+        max_micro_batches: 1,
+    };
     let run = reference.optimizer();
     let config = AdamWConfig {
         beta1: run.beta1,
         beta2: run.beta2,
         epsilon: run.epsilon,
         weight_decay: run.weight_decay,
+        states: OptimStates::F32,
+        seed: 0,
     };
-    let mut trainer = Trainer::new(model, config, run.max_grad_norm, max_tokens, max_documents)?;
+    let mut trainer = Trainer::new(model, config, run.max_grad_norm, limits)?;
     let batches = [batch];
     let (mut losses, mut grad_norms) = (Vec::new(), Vec::new());
     for step in 1..=run.steps as u64 {

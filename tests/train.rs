@@ -9,13 +9,23 @@ use hooke::error::Error;
 use hooke::model::config::Family;
 use hooke::optim::adamw::AdamWConfig;
 use hooke::optim::schedule::{LrSchedulerType, Schedule};
+use hooke::optim::states::OptimStates;
+use hooke::train::memory::StepLimits;
 use hooke::train::record::StepRecord;
 use hooke::train::run::{PreparedRun, RunConfig};
 use hooke::train::step::Trainer;
 use std::path::Path;
 
-const ADAMW: AdamWConfig =
-    AdamWConfig { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.01 };
+const ADAMW: AdamWConfig = AdamWConfig {
+    beta1: 0.9,
+    beta2: 0.95,
+    epsilon: 1e-8,
+    weight_decay: 0.01,
+    states: OptimStates::F32,
+    seed: 7,
+};
+
+const LIMITS: StepLimits = StepLimits { max_tokens: 15, max_documents: 4, max_micro_batches: 4 };
 
 fn example(ids: &[u32], num_untrained: usize) -> Example {
     let trained = (0..ids.len()).map(|i| i >= num_untrained).collect();
@@ -33,7 +43,7 @@ fn examples() -> Vec<Example> {
 }
 
 fn trainer<T: Real>(family: Family) -> Trainer {
-    Trainer::new(random_model::<T>(&tiny_config(family), 1), ADAMW, 1.0, 15, 4).unwrap()
+    Trainer::new(random_model::<T>(&tiny_config(family), 1), ADAMW, 1.0, LIMITS).unwrap()
 }
 
 fn batches(examples: &[Example], rows_per_batch: usize) -> Vec<Batch> {
@@ -80,10 +90,10 @@ fn one_batch_can_be_learned_by_heart() {
 fn a_non_finite_loss_or_gradient_stops_before_the_update() {
     for poison in [f32::NAN, f32::INFINITY] {
         let mut model = random_model::<f32>(&tiny_config(Family::Llama), 1);
-        let span = model.weights.layout().get("model.norm.weight").unwrap().span.clone();
+        let span = model.weights.layout().get("model.norm.weight").unwrap().span;
         model.weights.view_mut(&span).host::<f32>()[3] = poison;
         let before = flat(&model.weights);
-        let mut trainer = Trainer::new(model, ADAMW, 1.0, 15, 4).unwrap();
+        let mut trainer = Trainer::new(model, ADAMW, 1.0, LIMITS).unwrap();
         let error = trainer.step(&batches(&examples(), 4), 7, 1e-2).unwrap_err();
         assert!(matches!(error, Error::NonFinite { step: 7, .. }), "{error}");
         assert_eq!(error.exit_code(), 6);

@@ -2,6 +2,10 @@
 #pragma once
 #include "../ptx/compiler.cuh"
 
+// What a stream of numbers is for: the enum Stream of src/rng.rs.
+constexpr u32 STREAM_SAMPLE = 2;
+constexpr u32 STREAM_ROUNDING = 5;
+
 struct Words4 {
     u32 w[4];
 };

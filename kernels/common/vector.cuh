@@ -57,3 +57,103 @@ template <class T>
 DEVICE bool is_vectorisable(const T* p, long long n) {
     return ((size_t)p & 15) == 0 && n % VECTOR<T> == 0;
 }
+
+// ---- eight at a time
+// --------------------------------------------------------------------------------
+//
+// Eight consecutive elements, of whatever type, belong to one thread: one 16-byte access of bf16 or
+// two of f32 where the address allows it, else element by element. Which thread adds what in which
+// order therefore depends neither on the type nor on the alignment.
+
+// How a kernel reads: `Streaming` and `Constant` only what nobody writes while it runs.
+enum class Access { Plain, Streaming, Constant };
+
+struct Eight {
+    float x[8];
+};
+
+// Eight elements as they lie in memory: fewer registers than their values.
+template <class T>
+struct Packed {
+    uint4 pieces[sizeof(T) / 2];
+};
+
+// Exact.
+template <class T>
+DEVICE Eight unpack(const Packed<T>& packed) {
+    Eight e;
+#pragma unroll
+    for (int i = 0; i < (int)sizeof(T) / 2; i++) {
+        auto v = Vector<T>::unpack(packed.pieces[i]);
+#pragma unroll
+        for (int j = 0; j < VECTOR<T>; j++) e.x[i * VECTOR<T> + j] = v.values[j];
+    }
+    return e;
+}
+
+// Rounds to nearest even.
+template <class T>
+DEVICE Packed<T> pack(const Eight& e) {
+    Packed<T> packed;
+#pragma unroll
+    for (int i = 0; i < (int)sizeof(T) / 2; i++) {
+        Vector<T> v;
+#pragma unroll
+        for (int j = 0; j < VECTOR<T>; j++) v.values[j] = e.x[i * VECTOR<T> + j];
+        packed.pieces[i] = v.pack();
+    }
+    return packed;
+}
+
+template <Access ACCESS>
+DEVICE uint4 load_16(const void* p) {
+    if constexpr (ACCESS == Access::Streaming) return ptx::load_streaming(p);
+    if constexpr (ACCESS == Access::Constant) return ptx::load_constant(p);
+    return *(const uint4*)p;
+}
+
+DEVICE bool is_aligned(const void* p, int bytes) { return ((size_t)p & (size_t)(bytes - 1)) == 0; }
+
+// p[0], ..., p[count - 1], at most eight; zeros instead of the rest.
+template <Access ACCESS, class T>
+DEVICE Packed<T> load_packed(const T* p, long long count) {
+    if (count >= 8 && is_aligned(p, 16)) {
+        Packed<T> packed;
+#pragma unroll
+        for (int i = 0; i < (int)sizeof(T) / 2; i++)
+            packed.pieces[i] = load_16<ACCESS>(p + i * VECTOR<T>);
+        return packed;
+    }
+    Eight e;
+#pragma unroll
+    for (int i = 0; i < 8; i++) e.x[i] = i < count ? load_element(p + i) : 0.0f;
+    return pack<T>(e);
+}
+
+template <Access ACCESS, class T>
+DEVICE Eight load_eight(const T* p, long long count) {
+    return unpack(load_packed<ACCESS>(p, count));
+}
+
+// Writes the first `count` of them, at most eight.
+template <class T>
+DEVICE void store_packed(T* p, const Packed<T>& packed, long long count) {
+    if (count >= 8 && is_aligned(p, 16)) {
+#pragma unroll
+        for (int i = 0; i < (int)sizeof(T) / 2; i++)
+            *(uint4*)(p + i * VECTOR<T>) = packed.pieces[i];
+        return;
+    }
+    Eight e = unpack(packed);
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        if (i < count) store_element(p + i, e.x[i]);
+}
+
+template <class T>
+DEVICE void store_eight(T* p, const Eight& e, long long count) {
+    store_packed(p, pack<T>(e), count);
+}
+
+// The eights of a row of n elements.
+HOST_DEVICE long long eights(long long n) { return (n + 7) / 8; }

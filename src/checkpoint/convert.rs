@@ -97,7 +97,7 @@ macro_rules! with_float {
                 type $t = f16;
                 $body
             }
-            DType::I32 => panic!("integers are not converted to floating point"),
+            DType::I32 | DType::U8 => panic!("integers are not converted to floating point"),
         }
     };
 }

@@ -12,13 +12,14 @@ use crate::error::{Error, FileKind, Result};
 use crate::model::config::ModelConfig;
 use crate::model::layout::{ParamLayout, Span};
 use crate::model::params::Params;
+use crate::tensor::{Tensor, View, ViewMut};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const CONFIG: &str = "config.json";
 const HEAD: &str = "lm_head.weight";
-/// Elements converted at a time when writing: what is held besides the parameters themselves.
-const WRITE_CHUNK_ELEMS: usize = 1 << 20;
+/// Elements converted at a time when writing, or for a GPU: what is held besides the parameters themselves.
+const CHUNK_ELEMS: usize = 1 << 20;
 
 /// A directory that was checked in full. Holding one proves that `config.json` describes a model
 /// hooke computes, that the weight files hold exactly its parameters, once each, in their shapes
@@ -77,16 +78,42 @@ impl ModelDir {
     /// rounded once, to nearest even). NaN or infinite weights are refused.
     pub fn load(&self, device: &Device, dtype: DType) -> Result<Params> {
         let mut params = Params::zeros(device, "the weights", &self.layout, dtype)?;
+        self.load_into(params.flat_mut())?;
+        Ok(params)
+    }
+
+    /// The same into memory that is there: as many elements as the model has parameters, of any
+    /// floating-point type, on any device.
+    pub fn load_into(&self, mut flat: ViewMut<'_>) -> Result<()> {
+        let dtype = flat.dtype();
+        // What is not host memory is filled a chunk at a time through some that is.
+        let chunk_elems = if flat.is_on_host() { usize::MAX } else { CHUNK_ELEMS };
+        let mut chunk = None;
         for spec in self.layout.specs() {
             let (file, tensor, from) = self.find(&spec.name)?;
-            decode(file.bytes(tensor), from, params.view_mut(&spec.span)).map_err(|lost| {
-                let place = format!("`{}`, element {}", spec.name, lost.index);
-                let expected = format!("a finite {dtype}");
-                let got = lost.value.to_string();
-                Error::file(FileKind::Model, file.path(), place, expected, got, "")
-            })?;
+            let (bytes, num_elems) = (file.bytes(tensor), spec.span.shape.num_elems());
+            let mut start = 0;
+            while start < num_elems {
+                let n = chunk_elems.min(num_elems - start);
+                let source = &bytes[start * from.size_bytes()..(start + n) * from.size_bytes()];
+                let out = flat.reborrow().slice_rows(spec.span.offset + start, n);
+                let decoded = if out.is_on_host() {
+                    decode(source, from, out)
+                } else {
+                    let chunk = host_chunk(&mut chunk, dtype)?;
+                    let decoded = decode(source, from, chunk.rows_mut(n));
+                    out.copy_from(&chunk.rows(n))?;
+                    decoded
+                };
+                decoded.map_err(|lost| {
+                    let place = format!("`{}`, element {}", spec.name, start + lost.index);
+                    let (expected, got) = (format!("a finite {dtype}"), lost.value.to_string());
+                    Error::file(FileKind::Model, file.path(), place, expected, got, "")
+                })?;
+                start += n;
+            }
         }
-        Ok(params)
+        Ok(())
     }
 
     /// `open` has shown that all of these exist.
@@ -102,14 +129,24 @@ impl ModelDir {
     /// template and licence files. With unchanged parameters of at least the files' precision,
     /// every weight has the same bits.
     ///
-    /// A value that its file's element type cannot hold is an error, never an infinity. Panics if
-    /// `params` belong to another model.
+    /// A value that its file's element type cannot hold is [`Error::Overflow`], never an infinity.
+    /// Panics if `params` belong to another model.
     pub fn save(&self, params: &Params, staged: &StagedDir) -> Result<()> {
         assert_eq!(**params.layout(), *self.layout, "parameters of another model");
+        self.save_from(params.flat(), staged)
+    }
+
+    /// The same from a flat view of all parameters, on any device.
+    pub fn save_from(&self, flat: View<'_>, staged: &StagedDir) -> Result<()> {
+        assert_eq!(
+            flat.shape().num_elems(),
+            self.layout.num_elems(),
+            "parameters of another model"
+        );
         staged.write(CONFIG, &self.config_bytes)?;
         companions::copy(&self.path, staged)?;
         for (name, file) in &self.shards.files {
-            self.save_file(name, file, params, staged)?;
+            self.save_file(name, file, flat, staged)?;
         }
         match &self.shards.index {
             Some((name, bytes)) => staged.write(name, bytes),
@@ -121,7 +158,7 @@ impl ModelDir {
         &self,
         name: &str,
         source: &SafetensorsFile,
-        params: &Params,
+        flat: View<'_>,
         staged: &StagedDir,
     ) -> Result<()> {
         let path = staged.path().join(name);
@@ -129,7 +166,7 @@ impl ModelDir {
         let mut writer = SafetensorsWriter::create(&path, source.metadata(), &tensors)?;
         for tensor in source.tensors() {
             match self.span_of(&tensor.name) {
-                Some(span) => append(&mut writer, &path, tensor, params, span)?,
+                Some(span) => append(&mut writer, tensor, flat, span)?,
                 None => writer.append(source.bytes(tensor))?,
             }
         }
@@ -155,28 +192,45 @@ fn as_new(tensor: &TensorEntry) -> NewTensor<'_> {
 /// Converts and writes one parameter, a chunk at a time.
 fn append(
     writer: &mut SafetensorsWriter,
-    path: &Path,
     tensor: &TensorEntry,
-    params: &Params,
+    flat: View<'_>,
     span: &Span,
 ) -> Result<()> {
-    let to = float_dtype(tensor.dtype).unwrap_or(params.dtype());
-    let mut bytes = Vec::new();
+    let to = float_dtype(tensor.dtype).unwrap_or(flat.dtype());
+    let (mut bytes, mut chunk) = (Vec::new(), None);
     let mut start = span.offset;
     while start < span.end() {
-        let len = WRITE_CHUNK_ELEMS.min(span.end() - start);
-        encode(params.flat().slice_rows(start, len), to, &mut bytes).map_err(|lost| {
+        let len = CHUNK_ELEMS.min(span.end() - start);
+        let mut values = flat.slice_rows(start, len);
+        if !values.is_on_host() {
+            let chunk = host_chunk(&mut chunk, flat.dtype())?;
+            chunk.rows_mut(len).copy_from(&values)?;
+            values = chunk.rows(len);
+        }
+        encode(values, to, &mut bytes).map_err(|lost| {
             let element = start - span.offset + lost.index;
-            let place = format!("`{}`, element {element}", tensor.name);
-            let expected = format!("a value that {} can hold", tensor.dtype);
-            let fix = "start from a copy of the model in BF16 or F32, or lower the learning rate";
-            let got = lost.value.to_string();
-            Error::file(FileKind::Model, path, place, expected, got, fix)
+            Error::Overflow {
+                problem: format!(
+                    "`{}`, element {element}, is {:e}: more than {} can hold",
+                    tensor.name, lost.value, tensor.dtype
+                ),
+                fix: "lower the learning rate, or start from a copy of the model in BF16 or F32"
+                    .into(),
+            }
         })?;
         writer.append(&bytes)?;
         start += len;
     }
     Ok(())
+}
+
+/// Host memory for a chunk, made when it is first needed.
+fn host_chunk(chunk: &mut Option<Tensor>, dtype: DType) -> Result<&mut Tensor> {
+    let what = "a chunk of weights";
+    match chunk {
+        Some(tensor) => Ok(tensor),
+        None => Ok(chunk.insert(Tensor::zeros(&Device::Cpu, what, [CHUNK_ELEMS], dtype)?)),
+    }
 }
 
 /// Fails unless the files hold exactly the parameters of the layout.

@@ -1,8 +1,10 @@
 //! `hooke eval`.
 
+use super::device::DeviceArgs;
 use super::text::TextModel;
 use super::{print_json, print_line};
 use crate::data::jsonl::read_rows;
+use crate::device::Device;
 use crate::error::Result;
 use crate::eval::{ScoredRow, encode, evaluate};
 use serde::Serialize;
@@ -19,6 +21,8 @@ pub(super) struct Args {
     /// JSONL file with rows {"text"}, {"prompt","completion"} or {"messages"}
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Also print a row per document with the negative log-likelihood of every token but the first
     #[arg(long)]
     per_token: bool,
@@ -38,25 +42,27 @@ struct RowJson<'a> {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
+    args.device.run(|device| run_on(device, &args))
+}
+
+fn run_on(device: &Device, args: &Args) -> Result<()> {
     let text_model = TextModel::open(&args.model)?;
     let rows = read_rows(&args.data)?;
     let max_tokens = text_model.dir.config().max_position_embeddings;
     let TextModel { tokenizer, template, .. } = &text_model;
     let rows = encode(&args.data, &rows, tokenizer, template.as_ref(), max_tokens)?;
     let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(1);
-    let model = text_model.load(longest)?;
-    let mut printed = Ok(());
-    let totals = evaluate(&model, &rows, BATCH_TOKENS, |index, row, nll| {
-        if args.per_token && printed.is_ok() {
-            printed = print_row(index, row, nll, args.json, &text_model);
-        }
+    let model = text_model.load(device, longest)?;
+    let totals = evaluate(&model, &rows, BATCH_TOKENS, |index, row, nll| match args.per_token {
+        true => print_row(index, row, nll, args.json, &text_model),
+        false => Ok(()),
     })?;
-    printed?;
     if args.json {
         return print_json(&totals);
     }
     print_line(&format!(
-        "{} rows, {} tokens, {} bytes: nll {:.6} nats, {:.4} nats/token, {:.4} bits/token, {:.4} bits/byte",
+        "{} rows, {} tokens, {} bytes, nll {:.6} nats\n\
+         {:.4} nats/token, {:.4} bits/token, {:.4} bits/byte",
         totals.rows,
         totals.tokens,
         totals.bytes,

@@ -4,7 +4,6 @@ use crate::checkpoint::model_dir::ModelDir;
 use crate::data::chat::ChatTemplate;
 use crate::data::tokenizer::Tokenizer;
 use crate::device::Device;
-use crate::dtype::DType;
 use crate::error::{Error, FileKind, Result};
 use crate::model::Model;
 use serde::Deserialize;
@@ -35,10 +34,9 @@ impl TextModel {
     }
 
     /// Loads the weights for computing the first `max_positions` positions.
-    pub(super) fn load(&self, max_positions: usize) -> Result<Model> {
-        let device = Device::Cpu;
-        let weights = self.dir.load(&device, DType::F32)?;
-        Model::new(&device, self.dir.config().clone(), weights, max_positions)
+    pub(super) fn load(&self, device: &Device, max_positions: usize) -> Result<Model> {
+        let weights = self.dir.load(device, device.compute_dtype())?;
+        Model::new(device, self.dir.config().clone(), weights, max_positions)
     }
 }
 

@@ -1,5 +1,6 @@
 //! `hooke validate`.
 
+use super::device::DeviceArgs;
 use super::{print_json, print_line};
 use crate::checkpoint::model_dir::ModelDir;
 use crate::checkpoint::reference::Reference;
@@ -24,42 +25,77 @@ pub(super) struct ModelArgs {
     /// Reference file that tools/golden.py wrote for it
     #[arg(long, value_name = "FILE")]
     reference: PathBuf,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Element type of weights and activations; by default that of the device
+    #[arg(long, value_enum, value_name = "TYPE")]
+    dtype: Option<ComputeType>,
     /// Print JSON, one object per line
     #[arg(long)]
     json: bool,
 }
 
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum ComputeType {
+    /// Single precision: compared tightly.
+    #[value(name = "f32")]
+    F32,
+    /// What a GPU trains in: compared within its rounding.
+    #[value(name = "bf16")]
+    BF16,
+}
+
 pub(super) fn run(command: Command) -> Result<()> {
     let Command::Model(args) = command;
+    args.device.run(|device| run_on(device, &args))
+}
+
+fn run_on(device: &Device, args: &ModelArgs) -> Result<()> {
     let dir = ModelDir::open(&args.model)?;
     let reference = Reference::open(&args.reference)?;
-    check_tokens(&reference, dir.config().vocab_size)?;
-    let weights = dir.load(&Device::Cpu, DType::F32)?;
+    check_fits(&reference, &dir)?;
+    let dtype = match args.dtype {
+        None => device.compute_dtype(),
+        Some(ComputeType::F32) => DType::F32,
+        Some(ComputeType::BF16) => DType::BF16,
+    };
+    let weights = dir.load(device, dtype)?;
     let max_positions = reference.tokens().len();
-    let model = Model::new(&Device::Cpu, dir.config().clone(), weights, max_positions)?;
+    let model = Model::new(device, dir.config().clone(), weights, max_positions)?;
     let rows = validate_model(model, &reference)?;
     print_rows(&rows, args.json)?;
     let failed = rows.iter().filter(|row| !row.passed).count();
     if failed > 0 || rows.is_empty() {
         return Err(Error::Validation { failed, total: rows.len() });
     }
+    super::note(&format!("all {} tensors are within their tolerance", rows.len()));
     Ok(())
 }
 
-/// The reference was made for another model if it has ids that this one lacks.
-fn check_tokens(reference: &Reference, vocab_size: usize) -> Result<()> {
+/// The reference was made for another model if it has ids, layers or parameters that this one
+/// lacks. (What only the model has is missed when it is compared.)
+fn check_fits(reference: &Reference, dir: &ModelDir) -> Result<()> {
+    let wrong = |place: &str, expected: String, got: String| {
+        let fix = "give the reference that was made for this model";
+        Err(Error::file(FileKind::Model, reference.path(), place, expected, got, fix))
+    };
+    let (vocab_size, num_layers) = (dir.config().vocab_size, dir.config().num_layers);
     let ids = reference.tokens().iter().chain(reference.targets());
-    match ids.max() {
-        Some(&largest) if largest as usize >= vocab_size => Err(Error::file(
-            FileKind::Model,
-            reference.path(),
-            "`tokens`",
-            format!("ids below vocab_size {vocab_size} of the model"),
-            largest.to_string(),
-            "give the reference that was made for this model",
-        )),
-        _ => Ok(()),
+    if let Some(&largest) = ids.max().filter(|&&id| id as usize >= vocab_size) {
+        let expected = format!("ids below vocab_size {vocab_size} of the model");
+        return wrong("`tokens`", expected, largest.to_string());
     }
+    if reference.num_layers() != num_layers {
+        let expected = format!("the {num_layers} layers of the model");
+        return wrong("`hidden/`", expected, reference.num_layers().to_string());
+    }
+    for prefix in ["grad/", "weight/"] {
+        if let Some(name) = reference.names(prefix).find(|name| dir.layout().get(name).is_none()) {
+            let expected = "parameters of the model".into();
+            return wrong(&format!("`{prefix}`"), expected, format!("`{name}`"));
+        }
+    }
+    Ok(())
 }
 
 fn print_rows(rows: &[Row], json: bool) -> Result<()> {

@@ -18,8 +18,8 @@ pub(super) struct Arena {
     reserved: Option<(Arc<Slab>, usize)>,
     /// Scratch by name.
     scratch: HashMap<String, Arc<Slab>>,
-    /// After this, asking the driver for memory is a mistake.
-    sealed: bool,
+    /// While this is not 0, asking the driver for memory is a mistake.
+    num_seals: usize,
     /// Bytes of tensors handed out so far, each rounded up to [`ALIGN`].
     pub(super) tensor_bytes: usize,
 }
@@ -31,9 +31,13 @@ impl Arena {
         Ok(())
     }
 
-    /// From here on only what is there already is handed out.
+    /// Until [`Self::unseal`], only what is there already is handed out.
     pub(super) fn seal(&mut self) {
-        self.sealed = true;
+        self.num_seals += 1;
+    }
+
+    pub(super) fn unseal(&mut self) {
+        self.num_seals -= 1;
     }
 
     /// Memory for a tensor, uninitialised.
@@ -88,7 +92,7 @@ impl Arena {
     }
 
     fn check_open(&self, what: &str, num_bytes: usize) -> Result<()> {
-        if !self.sealed {
+        if self.num_seals == 0 {
             return Ok(());
         }
         let problem = format!("{num_bytes} bytes for {what} were not planned");

@@ -85,9 +85,10 @@ impl CudaDevice {
         self.arena().reserve(&self.core, num_bytes)
     }
 
-    /// From here on, memory that would have to come from the driver is an error.
-    pub fn seal(&self) {
+    /// As long as the result lives, memory that would have to come from the driver is an error.
+    pub fn seal(self: &Arc<Self>) -> Seal {
         self.arena().seal();
+        Seal(Arc::clone(self))
     }
 
     /// Bytes of tensors and of scratch handed out so far.
@@ -138,6 +139,17 @@ impl CudaDevice {
 
     fn arena(&self) -> MutexGuard<'_, Arena> {
         self.arena.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Holding one proves that no memory is allocated on its device.
+#[must_use = "the seal ends when this is dropped"]
+#[derive(Debug)]
+pub struct Seal(Arc<CudaDevice>);
+
+impl Drop for Seal {
+    fn drop(&mut self) {
+        self.0.arena().unseal();
     }
 }
 

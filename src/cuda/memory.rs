@@ -115,6 +115,11 @@ impl<'a> DeviceSlice<'a> {
         Self { address, num_bytes: range.len(), ..self }
     }
 
+    /// The largest power of two, up to 256, that divides the address.
+    pub fn alignment(&self) -> usize {
+        1 << self.address.trailing_zeros().min(8)
+    }
+
     pub(super) fn address(&self) -> sys::CUdeviceptr {
         self.address
     }

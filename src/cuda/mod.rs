@@ -25,7 +25,7 @@ mod pending;
 mod staging;
 
 pub use arena::ScratchView;
-pub use device::{CudaDevice, Properties};
+pub use device::{CudaDevice, Properties, Seal};
 pub use driver::{DRIVER_VERSION, driver_version};
 pub use launch::{KernelSpec, Launch, Param};
 pub use memory::{DeviceBytes, DeviceOperand, DeviceOperandMut, DeviceSlice, DeviceSliceMut};

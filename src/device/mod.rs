@@ -1,10 +1,12 @@
 //! Where tensors live and operators run.
 
+pub mod choice;
 pub mod gemm;
 pub mod host;
 pub mod mapped;
 
-use crate::cuda::{CudaDevice, DeviceBytes};
+use crate::cuda::{CudaDevice, DeviceBytes, Properties, Seal};
+use crate::dtype::DType;
 use crate::error::Result;
 use host::HostBytes;
 use std::sync::Arc;
@@ -27,6 +29,44 @@ impl Device {
         match self {
             Self::Cpu => Ok(Buffer::Host(HostBytes::zeroed(what, num_bytes)?)),
             Self::Cuda(cuda) => Ok(Buffer::Device(cuda.alloc_zeroed(what, num_bytes)?)),
+        }
+    }
+
+    /// Element type of weights and activations on this device.
+    pub fn compute_dtype(&self) -> DType {
+        match self {
+            Self::Cpu => DType::F32,
+            Self::Cuda(_) => DType::BF16,
+        }
+    }
+
+    /// For people: `cuda:0, NVIDIA H100 80GB HBM3, 79.1 GiB`.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Cpu => "cpu".into(),
+            Self::Cuda(cuda) => {
+                let properties = cuda.properties();
+                let gibibytes = properties.memory_bytes as f64 / (1u64 << 30) as f64;
+                let Properties { ordinal, name, .. } = properties;
+                format!("cuda:{ordinal}, {name}, {gibibytes:.1} GiB")
+            }
+        }
+    }
+
+    /// On a GPU, allocates the memory that tensors are cut from until it is used up.
+    pub fn reserve(&self, num_bytes: usize) -> Result<()> {
+        match self {
+            Self::Cpu => Ok(()),
+            Self::Cuda(cuda) => cuda.reserve(num_bytes),
+        }
+    }
+
+    /// As long as the result lives, allocating on a GPU is an error: a step allocates nothing. The
+    /// CPU's allocator needs no such care.
+    pub fn seal(&self) -> Option<Seal> {
+        match self {
+            Self::Cpu => None,
+            Self::Cuda(cuda) => Some(cuda.seal()),
         }
     }
 

@@ -5,39 +5,53 @@
 //! the residual stream, to which every branch adds its own.
 
 use super::activations::{Activations, LayerActivations};
+use super::config::ModelConfig;
 use super::head::Head;
 use super::layout::{LayerSpans, Span};
+use super::losses::Losses;
 use super::params::Params;
 use super::{Input, Model};
+use crate::dtype::DType;
 use crate::error::Result;
+use crate::memory::Allocate;
 use crate::ops::matmul::{Accumulate, Layout, matmul};
 use crate::ops::{attention, embedding, qk_norm, reduce, rmsnorm, rope, swiglu};
 use crate::tensor::{Tensor, View, ViewMut};
 
 /// Gradients of activations, reused from layer to layer.
 #[derive(Debug)]
-pub struct BackwardScratch {
+pub struct BackwardScratch<T = Tensor> {
     /// Of the residual stream (T, C).
-    dresidual: Tensor,
+    dresidual: T,
     /// Of the output of a norm (T, C).
-    dnorm: Tensor,
+    dnorm: T,
     /// Of the attention output (T, H·D).
-    dattention: Tensor,
+    dattention: T,
     /// Of packed q, k, v (T, (H+2G)·D).
-    dqkv: Tensor,
+    dqkv: T,
     /// Of silu(gate) ⊙ up (T, F).
-    dswiglu: Tensor,
+    dswiglu: T,
     /// Of gate and up (T, 2F).
-    dgate_up: Tensor,
+    dgate_up: T,
 }
 
 impl BackwardScratch {
     /// Allocates for batches of up to `max_tokens`.
     pub fn new(model: &Model, max_tokens: usize) -> Result<Self> {
-        let config = model.config();
+        Self::build(&mut model.device(), model.config(), model.dtype(), max_tokens)
+    }
+}
+
+impl<T> BackwardScratch<T> {
+    /// The same from anywhere.
+    pub fn build(
+        memory: &mut impl Allocate<Tensor = T>,
+        config: &ModelConfig,
+        dtype: DType,
+        max_tokens: usize,
+    ) -> Result<Self> {
         let (c, f, heads) = (config.hidden_size, config.intermediate_size, &config.heads);
-        let tensor =
-            |what, width| Tensor::zeros(model.device(), what, [max_tokens, width], model.dtype());
+        let mut tensor = |what, width: usize| memory.zeros(what, [max_tokens, width].into(), dtype);
         Ok(Self {
             dresidual: tensor("gradient of the residual", c)?,
             dnorm: tensor("gradient of a norm", c)?,
@@ -50,8 +64,10 @@ impl BackwardScratch {
 }
 
 impl Model {
-    /// Adds the gradient of `scale` · Σ losses to `grads`; returns the loss of each target
-    /// (0 where ignored). `acts` must hold the forward pass of this `input`, all layers kept.
+    /// Adds the gradient of `scale` · Σ losses to `grads`, and the loss of each target that is not
+    /// ignored to `losses`. `acts` must hold the forward pass of this `input`, all layers kept.
+    ///
+    /// Nothing here waits for the device.
     pub fn backward(
         &self,
         acts: &Activations,
@@ -60,10 +76,11 @@ impl Model {
         grads: &mut Params,
         scratch: &mut BackwardScratch,
         head: &mut Head,
-    ) -> Result<Vec<f64>> {
+        losses: &mut Losses,
+    ) -> Result<()> {
         let (device, layout, t) = (&self.device, self.weights.layout(), acts.num_tokens());
         let dfinal = scratch.dnorm.rows_mut(t);
-        let losses = self.losses_and_gradient(acts, targets, scale, grads, dfinal, head)?;
+        self.losses_and_gradient(acts, targets, scale, grads, dfinal, head, losses)?;
         scratch.dresidual.rows_mut(t).clear()?;
         rmsnorm::backward(
             device,
@@ -80,8 +97,7 @@ impl Model {
             self.backward_attention(spans, layer, acts, i, grads, scratch)?;
         }
         let dembedding = grads.view_mut(layout.embedding());
-        embedding::backward(device, dembedding, scratch.dresidual.rows(t), acts.tokens.rows(t))?;
-        Ok(losses)
+        embedding::backward(device, dembedding, scratch.dresidual.rows(t), acts.tokens.rows(t))
     }
 
     /// Forward and backward of one micro-batch.
@@ -94,9 +110,10 @@ impl Model {
         grads: &mut Params,
         scratch: &mut BackwardScratch,
         head: &mut Head,
-    ) -> Result<Vec<f64>> {
+        losses: &mut Losses,
+    ) -> Result<()> {
         self.forward(input, acts)?;
-        self.backward(acts, targets, scale, grads, scratch, head)
+        self.backward(acts, targets, scale, grads, scratch, head, losses)
     }
 
     /// r' + down(swiglu(gate_up(norm2(r')))): from the gradient of the sum to that of r'.

@@ -4,9 +4,10 @@ use super::activations::{Activations, LayerActivations};
 use super::cache::KvCache;
 use super::layout::LayerSpans;
 use super::{Input, Model};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::matmul::{Accumulate, Layout, matmul};
-use crate::ops::{attention, embedding, qk_norm, rmsnorm, rope, swiglu};
+use crate::ops::{attention, check_values, embedding, qk_norm, rmsnorm, rope, swiglu};
 use crate::tensor::{View, ViewMut};
 
 /// Which keys a token attends to.
@@ -35,6 +36,7 @@ impl Model {
         acts: &mut Activations,
     ) -> Result<()> {
         let (device, config, layout) = (&self.device, &self.config, self.weights.layout());
+        self.check_values(input)?;
         let t = acts.load(input)?;
         let Activations { residual, mid, layers, branch, final_norm, final_rstd, .. } = acts;
         let (last_residual, last_mid) = (residual.len() - 1, mid.len() - 1);
@@ -91,6 +93,18 @@ impl Model {
             self.weights.view(layout.final_norm()),
             eps,
         )
+    }
+
+    /// Kernels cannot refuse a token or position that does not exist: they are refused here. The
+    /// operators of the CPU look for themselves.
+    fn check_values(&self, input: Input<'_>) -> Result<()> {
+        const OP: &str = "model.forward";
+        if let Device::Cuda(_) = self.device {
+            check_values(OP, "tokens", input.tokens, 0..self.config.vocab_size)?;
+            check_values(OP, "positions", input.positions, 0..self.max_positions())?;
+            attention::documents(OP, input.cu_seqlens, input.tokens.len())?;
+        }
+        Ok(())
     }
 
     /// y = x Wᵀ + b.

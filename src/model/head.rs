@@ -5,51 +5,65 @@
 
 use super::Model;
 use super::activations::Activations;
+use super::config::ModelConfig;
+use super::losses::Losses;
 use super::params::Params;
+use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::memory::Allocate;
 use crate::ops::cross_entropy::{self, IGNORE};
 use crate::ops::embedding;
 use crate::ops::matmul::{Accumulate, Layout, matmul};
+use crate::shape::Shape;
 use crate::tensor::{Tensor, View, ViewMut};
 
 /// Memory for one chunk of logits. Large chunks matter: every chunk's weight gradient passes
 /// over the whole head once.
-const LOGITS_BYTES: usize = 128 << 20;
+const LOGITS_BYTES: usize = 256 << 20;
 
 /// Buffers of one chunk of R rows.
 #[derive(Debug)]
-pub struct Head {
+pub struct Head<T = Tensor> {
     /// Which tokens the rows are (R), i32.
-    rows: Tensor,
+    rows: T,
     /// Their targets (R), i32.
-    targets: Tensor,
+    targets: T,
     /// Their hidden states (R, C).
-    hidden: Tensor,
+    hidden: T,
     /// Gradients of those (R, C).
-    dhidden: Tensor,
+    dhidden: T,
     /// Logits, then their gradients (R, V).
-    logits: Tensor,
-    /// Negative log-likelihoods (R).
-    losses: Tensor,
+    logits: T,
+}
+
+impl<T> Head<T> {
+    /// [`Head::new`] from anywhere.
+    pub fn build(
+        memory: &mut impl Allocate<Tensor = T>,
+        config: &ModelConfig,
+        dtype: DType,
+        max_tokens: usize,
+    ) -> Result<Self> {
+        let (c, v) = (config.hidden_size, config.vocab_size);
+        let max_rows = (LOGITS_BYTES / (v * dtype.size_bytes())).max(1);
+        // Equal chunks: a full one and a sliver would cost two passes over the head all the same.
+        let r = max_tokens.div_ceil(max_tokens.div_ceil(max_rows).max(1)).max(1);
+        let mut tensor = |what, shape: Shape, dtype| memory.zeros(what, shape, dtype);
+        Ok(Self {
+            rows: tensor("head rows", [r].into(), DType::I32)?,
+            targets: tensor("targets", [r].into(), DType::I32)?,
+            hidden: tensor("head input", [r, c].into(), dtype)?,
+            dhidden: tensor("gradient of the head input", [r, c].into(), dtype)?,
+            logits: tensor("logits", [r, v].into(), dtype)?,
+        })
+    }
 }
 
 impl Head {
     /// Allocates for batches of up to `max_tokens`.
     pub fn new(model: &Model, max_tokens: usize) -> Result<Self> {
-        let (device, config, dtype) = (model.device(), model.config(), model.dtype());
-        let (c, v) = (config.hidden_size, config.vocab_size);
-        let max_rows = (LOGITS_BYTES / (v * dtype.size_bytes())).max(1);
-        // Equal chunks: a full one and a sliver would cost two passes over the head all the same.
-        let r = max_tokens.div_ceil(max_tokens.div_ceil(max_rows).max(1)).max(1);
-        Ok(Self {
-            rows: Tensor::zeros(device, "head rows", [r], DType::I32)?,
-            targets: Tensor::zeros(device, "targets", [r], DType::I32)?,
-            hidden: Tensor::zeros(device, "head input", [r, c], dtype)?,
-            dhidden: Tensor::zeros(device, "gradient of the head input", [r, c], dtype)?,
-            logits: Tensor::zeros(device, "logits", [r, v], dtype)?,
-            losses: Tensor::zeros(device, "losses", [r], dtype.accumulator())?,
-        })
+        Self::build(&mut model.device(), model.config(), model.dtype(), max_tokens)
     }
 
     /// Rows that fit at once.
@@ -59,21 +73,26 @@ impl Head {
 }
 
 impl Model {
-    /// The negative log-likelihood of each target (natural log), 0 where it is [`IGNORE`].
+    /// The negative log-likelihood of each target (natural log), 0 where it is [`IGNORE`]. Waits
+    /// for the device.
     pub fn losses(&self, acts: &Activations, targets: &[i32], head: &mut Head) -> Result<Vec<f64>> {
-        let mut losses = vec![0.0; targets.len()];
-        for rows in trained_rows(targets).chunks(head.max_rows()) {
+        let rows = trained_rows(targets);
+        let mut losses = Losses::new(&self.device, rows.len(), self.dtype())?;
+        for rows in rows.chunks(head.max_rows()) {
             let r = self.chunk_logits(acts, rows, Some(targets), head)?;
-            let targets = head.targets.rows(r);
-            let logits = head.logits.rows(r);
-            cross_entropy::forward(&self.device, head.losses.rows_mut(r), logits, targets)?;
-            scatter(rows, head.losses.rows(r), &mut losses)?;
+            let (logits, targets) = (head.logits.rows(r), head.targets.rows(r));
+            cross_entropy::forward(&self.device, losses.append(r)?, logits, targets)?;
         }
-        Ok(losses)
+        let mut all = vec![0.0; targets.len()];
+        for (&row, loss) in rows.iter().zip(losses.read()?) {
+            all[row as usize] = loss;
+        }
+        Ok(all)
     }
 
-    /// The same, with the gradient of `scale` · Σ losses: added to the head's in `grads`, and
-    /// written to `dfinal` (T, C) for the final norm.
+    /// The loss of each target that is not ignored, added to `losses`, with the gradient of
+    /// `scale` · Σ losses: added to the head's in `grads`, and written to `dfinal` (T, C) for the
+    /// final norm.
     pub fn losses_and_gradient(
         &self,
         acts: &Activations,
@@ -82,18 +101,17 @@ impl Model {
         grads: &mut Params,
         mut dfinal: ViewMut<'_>,
         head: &mut Head,
-    ) -> Result<Vec<f64>> {
+        losses: &mut Losses,
+    ) -> Result<()> {
         let device = &self.device;
         let span = self.weights.layout().head();
-        let mut losses = vec![0.0; targets.len()];
         dfinal.clear()?;
         for rows in trained_rows(targets).chunks(head.max_rows()) {
             let r = self.chunk_logits(acts, rows, Some(targets), head)?;
-            let Head { rows: row_ids, targets, hidden, dhidden, logits, losses: nll } = head;
-            let targets = targets.rows(r);
-            let logits_mut = logits.rows_mut(r);
-            cross_entropy::forward_backward(device, nll.rows_mut(r), logits_mut, targets, scale)?;
-            scatter(rows, nll.rows(r), &mut losses)?;
+            let Head { rows: row_ids, targets, hidden, dhidden, logits } = head;
+            let (nll, targets, logits_mut) =
+                (losses.append(r)?, targets.rows(r), logits.rows_mut(r));
+            cross_entropy::forward_backward(device, nll, logits_mut, targets, scale)?;
             let dlogits = logits.rows(r);
             let weight = self.weights.view(span);
             let dhidden_mut = dhidden.rows_mut(r);
@@ -104,7 +122,7 @@ impl Model {
             let ids = row_ids.rows(r);
             embedding::backward(device, dfinal.reborrow(), dhidden.rows(r), ids)?;
         }
-        Ok(losses)
+        Ok(())
     }
 
     /// The logits of the named tokens (n, V); `n` at most what `head` has rows for.
@@ -128,6 +146,9 @@ impl Model {
         head: &mut Head,
     ) -> Result<usize> {
         let r = rows.len();
+        if let (Device::Cuda(_), Some(targets)) = (&self.device, targets) {
+            cross_entropy::check_targets("model.head", targets, self.config.vocab_size)?;
+        }
         head.rows.rows_mut(r).copy_from_host(rows)?;
         if let Some(targets) = targets {
             let targets: Vec<i32> = rows.iter().map(|&row| targets[row as usize]).collect();
@@ -143,11 +164,4 @@ impl Model {
 
 fn trained_rows(targets: &[i32]) -> Vec<i32> {
     (0..targets.len() as i32).filter(|&i| targets[i as usize] != IGNORE).collect()
-}
-
-fn scatter(rows: &[i32], values: View<'_>, out: &mut [f64]) -> Result<()> {
-    for (&row, value) in rows.iter().zip(values.to_f64_vec()?) {
-        out[row as usize] = value;
-    }
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! The transformer: configuration, parameter layout, forward and backward.
 //!
-//! A pre-norm decoder over packed documents. With r₀ = E[tokens], layer i computes
+//! A pre-norm decoder over packed documents. With r₀ the embedding of the tokens, layer i computes
 //! ```text
 //! n  = rmsnorm(rᵢ)                    q,k,v = rope(qk_norm(n Wqkvᵀ + b))
 //! r' = rᵢ + attention(q,k,v) Woᵀ      m     = rmsnorm(r')
@@ -17,8 +17,10 @@ mod config_json;
 pub mod forward;
 pub mod head;
 pub mod layout;
+pub mod losses;
 pub mod params;
 pub mod rope;
+pub mod workspace;
 
 use crate::device::Device;
 use crate::dtype::DType;

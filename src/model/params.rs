@@ -4,26 +4,39 @@ use super::layout::{ParamLayout, Span};
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::memory::Allocate;
 use crate::tensor::{Tensor, View, ViewMut};
 use std::sync::Arc;
 
 /// Owns one value per parameter element, all of one type, addressed by [`Span`].
 #[derive(Debug)]
-pub struct Params {
-    flat: Tensor,
+pub struct Params<T = Tensor> {
+    flat: T,
     layout: Arc<ParamLayout>,
+}
+
+impl<T> Params<T> {
+    /// [`Params::zeros`] from anywhere.
+    pub fn build(
+        memory: &mut impl Allocate<Tensor = T>,
+        what: &str,
+        layout: &Arc<ParamLayout>,
+        dtype: DType,
+    ) -> Result<Self> {
+        let flat = memory.zeros(what, [layout.num_elems()].into(), dtype)?;
+        Ok(Self { flat, layout: Arc::clone(layout) })
+    }
 }
 
 impl Params {
     /// Allocates zeros for `what` (named if memory runs out).
     pub fn zeros(
-        device: &Device,
+        mut device: &Device,
         what: &str,
         layout: &Arc<ParamLayout>,
         dtype: DType,
     ) -> Result<Self> {
-        let flat = Tensor::zeros(device, what, [layout.num_elems()], dtype)?;
-        Ok(Self { flat, layout: Arc::clone(layout) })
+        Self::build(&mut device, what, layout, dtype)
     }
 
     /// Where each parameter lies.

@@ -4,16 +4,35 @@ use super::config::{ModelConfig, RopeScaling};
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::memory::Allocate;
+use crate::shape::Shape;
 use crate::tensor::Tensor;
 use std::f64::consts::TAU;
 
 /// cos and sin of every position and frequency, both of shape (P, D/2).
 #[derive(Debug)]
-pub struct RopeTables {
+pub struct RopeTables<T = Tensor> {
     /// Cosines.
-    pub cos: Tensor,
+    pub cos: T,
     /// Sines.
-    pub sin: Tensor,
+    pub sin: T,
+}
+
+impl<T> RopeTables<T> {
+    /// Room for positions `0 .. max_positions` of a model that computes in `dtype`.
+    pub fn build(
+        memory: &mut impl Allocate<Tensor = T>,
+        config: &ModelConfig,
+        max_positions: usize,
+        dtype: DType,
+    ) -> Result<Self> {
+        let shape = Shape::from([max_positions, config.heads.head_dim / 2]);
+        let dtype = dtype.accumulator();
+        Ok(Self {
+            cos: memory.zeros("rope cosines", shape, dtype)?,
+            sin: memory.zeros("rope sines", shape, dtype)?,
+        })
+    }
 }
 
 impl RopeTables {
@@ -22,26 +41,28 @@ impl RopeTables {
     /// Frequency and angle are rounded to f32 as in transformers, so that long contexts see the
     /// angles the model was trained with; the functions themselves are evaluated in f64.
     pub fn new(
-        device: &Device,
+        mut device: &Device,
         config: &ModelConfig,
         max_positions: usize,
         dtype: DType,
     ) -> Result<Self> {
+        let mut tables = Self::build(&mut device, config, max_positions, dtype)?;
         let frequencies = inverse_frequencies(config);
-        let shape = [max_positions, frequencies.len()];
         let angles: Vec<f64> = (0..max_positions)
             .flat_map(|p| frequencies.iter().map(move |&f| f64::from(p as f32 * f)))
             .collect();
-        let table = |what: &str, f: fn(f64) -> f64| -> Result<Tensor> {
+        let fill = |table: &mut Tensor, f: fn(f64) -> f64| {
             if dtype == DType::F64 {
                 let values: Vec<f64> = angles.iter().map(|&a| f(a)).collect();
-                Tensor::from_slice(device, what, shape, &values)
+                table.view_mut().copy_from_host(&values)
             } else {
                 let values: Vec<f32> = angles.iter().map(|&a| f(a) as f32).collect();
-                Tensor::from_slice(device, what, shape, &values)
+                table.view_mut().copy_from_host(&values)
             }
         };
-        Ok(Self { cos: table("rope cosines", f64::cos)?, sin: table("rope sines", f64::sin)? })
+        fill(&mut tables.cos, f64::cos)?;
+        fill(&mut tables.sin, f64::sin)?;
+        Ok(tables)
     }
 
     /// Rows of the tables.

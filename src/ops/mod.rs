@@ -10,6 +10,7 @@
 
 pub mod adamw;
 pub mod attention;
+mod by_dtype;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod embedding;
@@ -145,11 +146,6 @@ pub(crate) fn check_sum_dtype(
         true => Ok(()),
         false => check_dtype(op, operand, view, dtype),
     }
-}
-
-/// The operator has no kernel for this.
-pub(crate) fn no_kernel(op: &'static str) -> Error {
-    Error::Device { problem: format!("{op} has no CUDA kernel yet") }
 }
 
 /// Fails with `expected`/`got` unless `holds`.

@@ -2,18 +2,38 @@
 
 pub mod adamw;
 pub mod schedule;
+pub mod states;
 
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::memory::Allocate;
 use crate::ops::reduce;
 use crate::tensor::{Tensor, View};
 
-/// √Σ g² over all gradients, summed in f64 in a fixed order.
-pub fn grad_norm(device: &Device, grads: View<'_>) -> Result<f64> {
-    let mut sum = Tensor::zeros(device, "gradient norm", [1], DType::F64)?;
-    reduce::sum_squares(device, sum.view_mut(), grads)?;
-    Ok(sum.view().to_f64_vec()?[0].sqrt())
+/// √Σ g² over all gradients, summed in f64 in a fixed order, where they are.
+#[derive(Debug)]
+pub struct GradNorm<T = Tensor> {
+    sum: T,
+}
+
+impl<T> GradNorm<T> {
+    /// Allocates the sum.
+    pub fn build(memory: &mut impl Allocate<Tensor = T>) -> Result<Self> {
+        Ok(Self { sum: memory.zeros("gradient norm", [1].into(), DType::F64)? })
+    }
+}
+
+impl GradNorm {
+    /// Computes the norm of `grads`; does not wait for the device.
+    pub fn compute(&mut self, device: &Device, grads: View<'_>) -> Result<()> {
+        reduce::sum_squares(device, self.sum.view_mut(), grads)
+    }
+
+    /// What was computed last. Waits for the device.
+    pub fn read(&self) -> Result<f64> {
+        Ok(self.sum.view().to_f64_vec()?[0].sqrt())
+    }
 }
 
 /// Factor that brings a gradient of norm `grad_norm` down to `max_grad_norm`; 1 if it is there

@@ -1,15 +1,16 @@
 //! One optimizer step: micro-batches, norm, finite check, update.
 
+use super::memory::{StepLimits, StepMemory, reserve_scratch};
+use crate::checkpoint::model_dir::ModelDir;
 use crate::data::batch::Batch;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::model::activations::{Activations, Keep};
-use crate::model::backward::BackwardScratch;
-use crate::model::head::Head;
 use crate::model::params::Params;
-use crate::optim::adamw::{AdamW, AdamWConfig};
-use crate::optim::{clip_factor, grad_norm};
+use crate::ops::elementwise;
+use crate::optim::adamw::AdamWConfig;
+use crate::optim::clip_factor;
+use crate::tensor::View;
 
 /// What one step did.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,40 +25,47 @@ pub struct StepOutcome {
     pub trained_tokens: usize,
 }
 
-/// A model, its optimizer, and all memory that a step needs.
+/// A model, its optimizer, and all memory that a step needs: a step allocates nothing.
 #[derive(Debug)]
 pub struct Trainer {
     model: Model,
-    grads: Params,
-    optimizer: AdamW,
-    acts: Activations,
-    scratch: BackwardScratch,
-    head: Head,
+    memory: StepMemory,
     max_grad_norm: f64,
 }
 
 impl Trainer {
-    /// Allocates for micro-batches of up to `max_tokens` in up to `max_documents`.
+    /// Allocates for steps within `limits`.
     pub fn new(
         model: Model,
         config: AdamWConfig,
         max_grad_norm: f64,
-        max_tokens: usize,
-        max_documents: usize,
+        limits: StepLimits,
     ) -> Result<Self> {
-        let device = model.device().clone();
-        let layout = model.weights.layout().clone();
-        let dtype = model.dtype();
-        let (num_elems, decayed_elems) = (layout.num_elems(), layout.decayed_elems());
-        Ok(Self {
-            grads: Params::zeros(&device, "gradients", &layout, dtype)?,
-            optimizer: AdamW::new(&device, config, num_elems, decayed_elems, dtype)?,
-            acts: Activations::new(&model, max_tokens, max_documents, Keep::AllLayers)?,
-            scratch: BackwardScratch::new(&model, max_tokens)?,
-            head: Head::new(&model, max_tokens)?,
-            max_grad_norm,
-            model,
-        })
+        let layout = model.weights.layout();
+        let (mut device, dtype) = (model.device(), model.dtype());
+        let memory = StepMemory::build(&mut device, model.config(), layout, dtype, config, limits)?;
+        reserve_scratch(device, model.config(), limits)?;
+        let mut trainer = Self { model, memory, max_grad_norm };
+        let (device, weights) = (trainer.model.device(), trainer.model.weights.flat());
+        trainer.memory.optimizer.set_master(device, weights)?;
+        Ok(trainer)
+    }
+
+    /// Reads the weights of `dir`, which describes the same model, as precisely as they are kept.
+    pub fn load(&mut self, dir: &ModelDir) -> Result<()> {
+        let device = self.model.device().clone();
+        match self.memory.optimizer.master_mut() {
+            None => dir.load_into(self.model.weights.flat_mut()),
+            Some(mut master) => {
+                dir.load_into(master.reborrow())?;
+                elementwise::cast(&device, self.model.weights.flat_mut(), master.as_view())
+            }
+        }
+    }
+
+    /// The weights as precisely as they are kept: all of them, flat.
+    pub fn weights(&self) -> View<'_> {
+        self.memory.optimizer.master().unwrap_or_else(|| self.model.weights.flat())
     }
 
     /// The model as trained so far.
@@ -67,31 +75,36 @@ impl Trainer {
 
     /// The gradient of the step last made, before clipping.
     pub fn grads(&self) -> &Params {
-        &self.grads
+        &self.memory.grads
     }
 
     /// Sets `grads` to the gradient of the mean loss over all trained tokens of the
     /// micro-batches together; how the tokens are split among them does not matter, except for
     /// rounding.
+    ///
+    /// Everything is queued; only then the host waits, once, for losses and norm.
     fn accumulate(&mut self, micro_batches: &[Batch]) -> Result<StepOutcome> {
         let input_tokens = micro_batches.iter().map(Batch::input_tokens).sum();
         let trained_tokens: usize = micro_batches.iter().map(Batch::trained_tokens).sum();
         let scale = 1.0 / trained_tokens as f64;
-        self.grads.clear()?;
-        let mut total = 0.0;
+        let StepMemory { grads, grad_norm, acts, scratch, head, losses, .. } = &mut self.memory;
+        grads.clear()?;
+        losses.clear();
+        let mut ends = Vec::new();
         for batch in micro_batches {
-            let losses = self.model.forward_backward(
-                batch.input(),
-                &batch.targets,
-                scale,
-                &mut self.acts,
-                &mut self.grads,
-                &mut self.scratch,
-                &mut self.head,
-            )?;
-            total += losses.iter().sum::<f64>();
+            let (input, targets) = (batch.input(), &batch.targets);
+            self.model
+                .forward_backward(input, targets, scale, acts, grads, scratch, head, losses)?;
+            ends.push(losses.len());
         }
-        let grad_norm = grad_norm(self.device(), self.grads.flat())?;
+        grad_norm.compute(self.model.device(), grads.flat())?;
+        let losses = losses.read()?;
+        let (mut total, mut start) = (0.0, 0);
+        for end in ends {
+            total += losses[start..end].iter().sum::<f64>();
+            start = end;
+        }
+        let grad_norm = grad_norm.read()?;
         Ok(StepOutcome { loss: total * scale, grad_norm, input_tokens, trained_tokens })
     }
 
@@ -105,6 +118,7 @@ impl Trainer {
         step: u64,
         learning_rate: f64,
     ) -> Result<StepOutcome> {
+        let _sealed = self.model.device().seal();
         let outcome = self.accumulate(micro_batches)?;
         for (what, value) in [("loss", outcome.loss), ("grad_norm", outcome.grad_norm)] {
             if !value.is_finite() {
@@ -112,13 +126,10 @@ impl Trainer {
             }
         }
         let factor = clip_factor(outcome.grad_norm, self.max_grad_norm);
-        let device = self.model.device().clone();
-        let (weights, grads) = (self.model.weights.flat_mut(), self.grads.flat());
-        self.optimizer.step(&device, weights, grads, learning_rate, factor)?;
+        let device: Device = self.model.device().clone();
+        let StepMemory { grads, optimizer, .. } = &mut self.memory;
+        let weights = self.model.weights.flat_mut();
+        optimizer.step(&device, weights, grads.flat(), learning_rate, factor)?;
         Ok(outcome)
-    }
-
-    fn device(&self) -> &Device {
-        self.model.device()
     }
 }

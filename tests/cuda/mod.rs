@@ -4,9 +4,17 @@
 // Until every operator has its test here.
 #![allow(dead_code)]
 
+mod adamw;
 mod attention;
 mod backend;
+mod elementwise;
+mod qk_norm;
+mod reduce;
+mod rmsnorm;
+mod rope;
+mod rounded;
 mod sample;
+mod swiglu;
 
 use crate::emu::device::{Trial, emulator, seeds, table};
 use hooke::cuda::CudaDevice;
@@ -49,6 +57,7 @@ pub fn upload_as(device: &Device, shape: impl Into<Shape>, values: &[f64], to: D
         DType::BF16 => upload(device, shape, &converted(values, half::bf16::from_f64)),
         DType::F16 => upload(device, shape, &converted(values, half::f16::from_f64)),
         DType::I32 => upload(device, shape, &converted(values, |x| x as i32)),
+        DType::U8 => upload(device, shape, &converted(values, |x| x as u8)),
     }
 }
 
@@ -74,6 +83,7 @@ pub fn bits(view: View<'_>) -> Vec<u8> {
         DType::BF16 => bytes::<half::bf16>(view),
         DType::F16 => bytes::<half::f16>(view),
         DType::I32 => bytes::<i32>(view),
+        DType::U8 => bytes::<u8>(view),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Operators: reference against f64, gradients against differences, edge sizes, threads.
 
 mod adamw;
+mod adamw_states;
 pub mod attention;
 mod cross_entropy;
 mod elementwise;

@@ -12,12 +12,29 @@
 //! | weights | (n) | the data type |
 //! | grads, m, v | (n) | [`crate::dtype::DType::accumulator`] of the data type |
 //!
-//! Elementwise, hence deterministic. A NaN or infinite gradient spoils its parameter: the caller
+//! That is [`step`], with f32 (or f64) weights. bf16 weights take one of three states:
+//!
+//! | | beside the bf16 weights | bytes per parameter with them |
+//! |---|---|---|
+//! | [`step_master`] | f32 weights, m, v | 14 |
+//! | [`step_rounded`] | bf16 m, v; all rounded stochastically | 6 |
+//! | [`step_blockwise`] | 8-bit m, v with a scale per 256 ([`codes`]), rounded stochastically | 4.03 |
+//!
+//! Elementwise, hence deterministic; random bits are a function of seed, step and element
+//! ([`Rounding`]). A NaN or infinite gradient spoils its parameter: the caller
 //! looks at the gradient norm first. Source: Loshchilov and Hutter, "Decoupled Weight Decay
 //! Regularization", 2019; operation order of `torch.optim.AdamW`.
 
+pub mod codes;
 mod cpu;
+mod cpu_states;
 mod cuda;
+mod element;
+mod rounding;
+mod states;
+
+pub use rounding::Rounding;
+pub use states::{CodesMut, step_blockwise, step_master, step_rounded};
 
 use super::{Cost, check, check_dtype, check_rank, check_shape};
 use crate::device::Device;
@@ -64,10 +81,7 @@ pub fn step(
     }
     check_shape(OP, "grads", &grads, &[n])?;
     check_dtype(OP, "grads", &grads, dtype.accumulator())?;
-    check(OP, "step", hyper.step > 0, || "1 or more".into(), || hyper.step.to_string())?;
-    for (name, beta) in [("beta1", hyper.beta1), ("beta2", hyper.beta2)] {
-        check(OP, name, (0.0..1.0).contains(&beta), || "[0, 1)".into(), || beta.to_string())?;
-    }
+    check_hyper(OP, hyper)?;
     match device {
         Device::Cpu => with_real!(OP, dtype, T => {
             cpu::step(weights.host::<T>(), m.host(), v.host(), grads.host(), hyper);
@@ -75,6 +89,14 @@ pub fn step(
         }),
         Device::Cuda(cuda) => cuda::step(cuda, weights, m, v, grads, hyper),
     }
+}
+
+fn check_hyper(op: &'static str, hyper: &Hyper) -> Result<()> {
+    check(op, "step", hyper.step > 0, || "1 or more".into(), || hyper.step.to_string())?;
+    for (name, beta) in [("beta1", hyper.beta1), ("beta2", hyper.beta2)] {
+        check(op, name, (0.0..1.0).contains(&beta), || "[0, 1)".into(), || beta.to_string())?;
+    }
+    Ok(())
 }
 
 /// Fifteen operations per parameter; weights, m and v are read and written, grads read.

@@ -125,7 +125,11 @@ fn check_packed(
 }
 
 /// Token ranges of the documents, if `cu_seqlens` describes `num_tokens` tokens.
-fn documents(op: &'static str, cu_seqlens: &[i32], num_tokens: usize) -> Result<Vec<Range<usize>>> {
+pub(crate) fn documents(
+    op: &'static str,
+    cu_seqlens: &[i32],
+    num_tokens: usize,
+) -> Result<Vec<Range<usize>>> {
     const NAME: &str = "cu_seqlens";
     let ends: Vec<usize> = cu_seqlens.iter().map_while(|&x| usize::try_from(x).ok()).collect();
     let negative = cu_seqlens.get(ends.len());

@@ -12,6 +12,9 @@
 //! are not read. The largest logit is subtracted before exponentials, so finite logits of any
 //! size are safe; a NaN anywhere in a trained row gives a NaN loss. Rows are independent and the
 //! sum over V has a fixed order: deterministic.
+//!
+//! On a GPU a target that is neither is not an error, since finding it would wait for the device: its
+//! loss and its row of gradients are NaN. Whoever uploads targets checks them.
 
 mod cpu;
 mod cuda;
@@ -28,7 +31,8 @@ pub const IGNORE: i32 = -1;
 
 /// Computes `losses =` the negative log-likelihood of each target, in nats.
 ///
-/// Errors: shapes or dtypes that do not fit, a target that is neither in 0 .. V nor [`IGNORE`].
+/// Errors: shapes or dtypes that do not fit; on the CPU a target that is neither in 0 .. V nor
+/// [`IGNORE`].
 pub fn forward(
     device: &Device,
     losses: ViewMut<'_>,
@@ -36,14 +40,14 @@ pub fn forward(
     targets: View<'_>,
 ) -> Result<()> {
     const OP: &str = "cross_entropy.forward";
-    let vocab_size = check_operands(OP, &losses, &logits, &targets)?;
+    let [num_rows, vocab_size] = check_operands(OP, &losses, &logits, &targets)?;
     match device {
         Device::Cpu => with_real!(OP, logits.dtype(), T => {
             check_targets(OP, targets.host(), vocab_size)?;
             cpu::forward(losses.host::<T>(), logits.host(), targets.host(), vocab_size);
             Ok(())
         }),
-        Device::Cuda(cuda) => cuda::forward(cuda, losses, logits, targets),
+        Device::Cuda(cuda) => cuda::forward(cuda, losses, logits, targets, [num_rows, vocab_size]),
     }
 }
 
@@ -59,7 +63,7 @@ pub fn forward_backward(
     scale: f64,
 ) -> Result<()> {
     const OP: &str = "cross_entropy.forward_backward";
-    let vocab_size = check_operands(OP, &losses, &logits, &targets)?;
+    let [num_rows, vocab_size] = check_operands(OP, &losses, &logits, &targets)?;
     match device {
         Device::Cpu => with_real!(OP, Operand::dtype(&logits), T => {
             check_targets(OP, targets.host(), vocab_size)?;
@@ -67,27 +71,30 @@ pub fn forward_backward(
             cpu::forward_backward(losses, logits, targets.host(), vocab_size, scale);
             Ok(())
         }),
-        Device::Cuda(cuda) => cuda::forward_backward(cuda, losses, logits, targets, scale),
+        Device::Cuda(cuda) => {
+            let dims = [num_rows, vocab_size];
+            cuda::forward_backward(cuda, losses, logits, targets, scale, dims)
+        }
     }
 }
 
-/// Shapes and dtypes of both passes; returns V.
+/// Shapes and dtypes of both passes; returns R and V.
 fn check_operands(
     op: &'static str,
     losses: &impl Operand,
     logits: &impl Operand,
     targets: &View<'_>,
-) -> Result<usize> {
+) -> Result<[usize; 2]> {
     let [num_rows, vocab_size] = check_rank(op, "logits", logits)?;
     check_shape(op, "losses", losses, &[num_rows])?;
     check_dtype(op, "losses", losses, logits.dtype().accumulator())?;
     check_shape(op, "targets", targets, &[num_rows])?;
     check_dtype(op, "targets", targets, DType::I32)?;
-    Ok(vocab_size)
+    Ok([num_rows, vocab_size])
 }
 
 /// Fails at the first target that is neither a column of the logits nor [`IGNORE`].
-fn check_targets(op: &'static str, targets: &[i32], vocab_size: usize) -> Result<()> {
+pub(crate) fn check_targets(op: &'static str, targets: &[i32], vocab_size: usize) -> Result<()> {
     let fits = |target: i32| {
         target == IGNORE || usize::try_from(target).is_ok_and(|target| target < vocab_size)
     };

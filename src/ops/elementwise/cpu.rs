@@ -17,7 +17,7 @@ pub(super) fn fill(op: &'static str, out: ViewMut<'_>, value: f64) -> Result<()>
         DType::F32 => fill_with(out.host(), value as f32),
         DType::BF16 => fill_with(out.host(), nearest_bf16(round_to_odd(value))),
         DType::F16 => fill_with(out.host(), f16::from_f32(round_to_odd(value))),
-        DType::I32 => return Err(not_float(op, "out")),
+        other @ (DType::I32 | DType::U8) => return Err(not_float(op, "out", other)),
     }
     Ok(())
 }

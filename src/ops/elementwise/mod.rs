@@ -7,8 +7,11 @@ mod cast;
 mod cpu;
 mod cuda;
 
+pub(crate) use cast::nearest_bf16;
+
 use super::{Cost, Operand, check_dtype, check_shape};
 use crate::device::Device;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::tensor::{View, ViewMut};
 use crate::with_real;
@@ -36,7 +39,8 @@ pub fn cast(device: &Device, out: ViewMut<'_>, x: View<'_>) -> Result<()> {
     }
 }
 
-/// Multiplies every element by `factor`, itself rounded to the data type.
+/// Multiplies every element by `factor`, itself rounded to what the data type is computed in (f32 for
+/// bf16).
 ///
 /// Errors: an element type that is not computed in.
 pub fn scale(device: &Device, x: ViewMut<'_>, factor: f64) -> Result<()> {
@@ -50,7 +54,7 @@ pub fn scale(device: &Device, x: ViewMut<'_>, factor: f64) -> Result<()> {
     }
 }
 
-/// Adds y += a · x, with `a` rounded to the data type.
+/// Adds y += a · x, with `a` rounded as in [`scale`], and one rounding of the result of bf16.
 ///
 /// Errors: shapes or dtypes that do not fit.
 pub fn axpy(device: &Device, y: ViewMut<'_>, a: f64, x: View<'_>) -> Result<()> {
@@ -67,9 +71,9 @@ pub fn axpy(device: &Device, y: ViewMut<'_>, a: f64, x: View<'_>) -> Result<()> 
 }
 
 /// The complaint about an integer tensor where floats are meant.
-fn not_float(op: &'static str, operand: &'static str) -> Error {
+fn not_float(op: &'static str, operand: &'static str, dtype: DType) -> Error {
     let expected = "f64, f32, bf16 or f16".into();
-    Error::Operand { op, operand, expected, got: "i32".into() }
+    Error::Operand { op, operand, expected, got: dtype.to_string() }
 }
 
 /// [`fill`]: one write per element.

@@ -9,10 +9,11 @@
 //! | [`Layout::TN`] | (K, M) | (K, N) | its weight gradient: dW = dyᵀ x |
 //!
 //! All operands share one dtype, except that `out` may have its
-//! [accumulator](crate::dtype::DType::accumulator); row-major; `out` must not alias an input (the types see to it).
-//! Accumulation over K in f32 (f64 for f64), in an order that does not depend on threads, nor,
-//! for NT and NN, on the number of rows: a row of `out` has the same bits whatever is above and
-//! below it.
+//! [accumulator](crate::dtype::DType::accumulator); row-major; `out` must not alias an input (the
+//! types see to it). Accumulation over K in f32 (f64 for f64), in an order that does not depend on
+//! threads, nor, for NT and NN, on the number of rows: a row of `out` has the same bits whatever is
+//! above and below it. Bias and the old `out` are added before the one rounding to the dtype of
+//! `out`.
 
 mod cpu;
 mod cuda;
@@ -77,7 +78,9 @@ pub fn matmul(
             cpu::matmul(out.host::<T>(), a.host(), b.host(), bias, layout, accumulate, [m, n, k]);
             Ok(())
         }),
-        Device::Cuda(cuda) => cuda::matmul(cuda, out, a, b, bias, layout, accumulate),
+        Device::Cuda(cuda) => {
+            cuda::matmul(cuda, out, cuda::Inputs { a, b, bias }, layout, accumulate, [m, n, k])
+        }
     }
 }
 

@@ -17,6 +17,7 @@
 mod cpu;
 mod cuda;
 
+use super::by_dtype::most_chunks;
 use super::rmsnorm::check_eps;
 use super::{
     Cost, Heads, Operand, check_dtype, check_heads, check_rank, check_shape, check_sum_dtype,
@@ -128,4 +129,11 @@ pub fn backward_cost(num_tokens: usize, elem_bytes: usize, heads: Heads) -> Cost
     let weights = 6.0 * heads.head_dim as f64;
     let bytes = elem_bytes as f64 * (t * (3.0 * normed + stats) + weights);
     Cost { flops: 9.0 * t * normed, bytes }
+}
+
+/// Scratch of the CUDA kernels for up to these dimensions: names and bytes.
+pub fn workspace(num_tokens: usize, heads: Heads) -> Vec<(&'static str, usize)> {
+    let [min_rows, max_chunks] = cuda::CHUNKS;
+    let bytes = most_chunks(num_tokens, min_rows, max_chunks) * heads.head_dim * size_of::<f32>();
+    vec![("qk_norm.dq_weight", bytes), ("qk_norm.dk_weight", bytes)]
 }

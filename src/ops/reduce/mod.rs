@@ -12,6 +12,9 @@
 mod cpu;
 mod cuda;
 
+pub(crate) use cuda::{add_partials, check_partials};
+
+use super::by_dtype::most_chunks;
 use super::{Cost, Operand, check_dtype, check_rank, check_shape, check_sum_dtype};
 use crate::device::Device;
 use crate::dtype::DType;
@@ -114,4 +117,16 @@ pub fn cost(num_elems: usize, elem_bytes: usize) -> Cost {
 pub fn product_cost(num_elems: usize, num_operands: usize, elem_bytes: usize) -> Cost {
     let n = num_elems as f64;
     Cost { flops: 2.0 * n, bytes: n * num_operands as f64 * elem_bytes as f64 }
+}
+
+/// Scratch of the CUDA kernels of the reductions to one number, for tensors of any size.
+pub fn workspace() -> Vec<(&'static str, usize)> {
+    vec![("reduce.parts", cuda::MAX_PARTS * size_of::<f64>())]
+}
+
+/// Scratch of the CUDA kernels of [`column_sums`] for up to these dimensions.
+pub fn column_sums_workspace(num_rows: usize, num_columns: usize) -> Vec<(&'static str, usize)> {
+    let [min_rows, max_chunks] = cuda::CHUNKS;
+    let chunks = most_chunks(num_rows, min_rows, max_chunks);
+    vec![("reduce.columns", chunks * num_columns * size_of::<f32>())]
 }

@@ -17,6 +17,7 @@ pub(crate) mod cpu;
 mod cuda;
 pub(crate) mod row;
 
+use super::by_dtype::most_chunks;
 use super::{Cost, Operand, check, check_dtype, check_rank, check_shape, check_sum_dtype};
 use crate::device::Device;
 use crate::dtype::Real;
@@ -44,7 +45,7 @@ pub fn forward(
             cpu::forward::<T>(y.host(), rstd.host(), x.host(), weight.host(), eps);
             Ok(())
         }),
-        Device::Cuda(cuda) => cuda::forward(cuda, y, rstd, x, weight, eps),
+        Device::Cuda(cuda) => cuda::forward(cuda, y, rstd, x, weight, eps, [num_rows, c]),
     }
 }
 
@@ -77,9 +78,17 @@ pub fn forward_residual(
             );
             Ok(())
         }),
-        Device::Cuda(cuda) => {
-            cuda::forward_residual(cuda, y, residual_out, rstd, residual, x, weight, eps)
-        }
+        Device::Cuda(cuda) => cuda::forward_residual(
+            cuda,
+            y,
+            residual_out,
+            rstd,
+            residual,
+            x,
+            weight,
+            eps,
+            [num_rows, c],
+        ),
     }
 }
 
@@ -113,7 +122,7 @@ pub fn backward(
             );
             Ok(())
         }),
-        Device::Cuda(cuda) => cuda::backward(cuda, dx, dweight, dy, x, weight, rstd),
+        Device::Cuda(cuda) => cuda::backward(cuda, dx, dweight, dy, x, weight, rstd, [num_rows, c]),
     }
 }
 
@@ -155,4 +164,11 @@ pub fn forward_residual_cost(num_rows: usize, c: usize, elem_bytes: usize) -> Co
 pub fn backward_cost(num_rows: usize, c: usize, elem_bytes: usize) -> Cost {
     let (t, c) = (num_rows as f64, c as f64);
     Cost { flops: 10.0 * t * c, bytes: elem_bytes as f64 * (4.0 * t * c + 3.0 * c + t) }
+}
+
+/// Scratch of the CUDA kernels for up to these dimensions: names and bytes.
+pub fn workspace(num_rows: usize, c: usize) -> Vec<(&'static str, usize)> {
+    let [min_rows, max_chunks] = cuda::CHUNKS;
+    let chunks = most_chunks(num_rows, min_rows, max_chunks);
+    vec![("rmsnorm.dweight", chunks * c * size_of::<f32>())]
 }

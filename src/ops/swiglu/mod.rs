@@ -31,7 +31,7 @@ pub fn forward(device: &Device, y: ViewMut<'_>, gate_up: View<'_>) -> Result<()>
             cpu::forward(y.host::<T>(), gate_up.host(), ffn);
             Ok(())
         }),
-        Device::Cuda(cuda) => cuda::forward(cuda, y, gate_up),
+        Device::Cuda(cuda) => cuda::forward(cuda, y, gate_up, [num_tokens, ffn]),
     }
 }
 
@@ -56,7 +56,7 @@ pub fn backward(
             cpu::backward(dgate_up.host::<T>(), dy.host(), gate_up.host(), ffn);
             Ok(())
         }),
-        Device::Cuda(cuda) => cuda::backward(cuda, dgate_up, dy, gate_up),
+        Device::Cuda(cuda) => cuda::backward(cuda, dgate_up, dy, gate_up, [num_tokens, ffn]),
     }
 }
 
