@@ -4,15 +4,14 @@
 //
 // Each thread keeps a running maximum and the sum of exponentials below it (one pass over the row,
 // whatever the size of the logits), the block combines them in a fixed order. The target's own term
-// stays out of the sum until the end: where the model is right, 1 - p is then a quotient of positive
-// numbers and not a difference of nearly equal ones. The second pass walks the row backwards, from
-// what the second-level cache still holds.
+// stays out of the sum until the end: where the model is right, 1 - p is then a quotient of
+// positive numbers and not a difference of nearly equal ones. The second pass walks the row
+// backwards, from what the second-level cache still holds.
 //
 // A row whose target is IGNORE has loss 0 and gradient 0 and is not read. Targets come from the
 // host, which checks them; one outside the vocabulary gives NaN in the loss and in the whole row.
-#include "ptx/bf16.cuh"
+#include "common/vector.cuh"
 #include "ptx/math.cuh"
-#include "ptx/memory.cuh"
 
 constexpr int THREADS = 1024;  // at most; short rows are launched with fewer
 constexpr int IGNORE = -1;
@@ -20,50 +19,9 @@ constexpr int IGNORE = -1;
 DEVICE float infinity() { return __uint_as_float(0x7f800000u); }
 DEVICE float not_a_number() { return __uint_as_float(0x7fffffffu); }
 
-// e^x. The argument is a difference already: folding the product into it as x * log2(e) - m * log2(e)
-// would lose the low digits of large logits.
+// e^x. The argument is a difference already: folding the product into it as x * log2(e) - m *
+// log2(e) would lose the low digits of large logits.
 DEVICE float exponential(float x) { return ptx::exp2_approx(x * 1.4426950408889634f); }
-
-DEVICE void convert(float value, float& out) { out = value; }
-DEVICE void convert(float value, bf16& out) { out = ptx::to_bf16(value); }
-
-// 16 bytes of a row.
-template <class T>
-struct Vector;
-
-template <>
-struct Vector<bf16> {
-    static constexpr int WIDTH = 8;
-    float v[8];
-    DEVICE void unpack(uint4 packed) {
-        const u32 words[4] = {packed.x, packed.y, packed.z, packed.w};
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            v[2 * i] = ptx::unpack_low(words[i]);
-            v[2 * i + 1] = ptx::unpack_high(words[i]);
-        }
-    }
-    DEVICE uint4 pack() const {
-        return make_uint4(ptx::pack_bf16x2(v[0], v[1]), ptx::pack_bf16x2(v[2], v[3]),
-                          ptx::pack_bf16x2(v[4], v[5]), ptx::pack_bf16x2(v[6], v[7]));
-    }
-};
-
-template <>
-struct Vector<float> {
-    static constexpr int WIDTH = 4;
-    float v[4];
-    DEVICE void unpack(uint4 packed) {
-        v[0] = __uint_as_float(packed.x);
-        v[1] = __uint_as_float(packed.y);
-        v[2] = __uint_as_float(packed.z);
-        v[3] = __uint_as_float(packed.w);
-    }
-    DEVICE uint4 pack() const {
-        return make_uint4(__float_as_uint(v[0]), __float_as_uint(v[1]), __float_as_uint(v[2]),
-                          __float_as_uint(v[3]));
-    }
-};
 
 // How a row falls into aligned vectors: [0, head), then `vectors` of them, then [tail, vocab).
 struct Cut {
@@ -72,7 +30,7 @@ struct Cut {
 
 template <class T>
 DEVICE Cut cut_row(const T* row, int vocab) {
-    constexpr int WIDTH = Vector<T>::WIDTH;
+    constexpr int WIDTH = VECTOR<T>;
     int head = (int)((16 - (size_t)row % 16) % 16 / sizeof(T));
     head = min(head, vocab);
     int vectors = (vocab - head) / WIDTH;
@@ -119,7 +77,7 @@ DEVICE Online combine_block(Online x, Online* slots) {
     const int lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x >> 5;
     x = combine_warp(x);
     if (lane == 0) slots[warp] = x;
-    __syncthreads();
+    __syncthreads();  // all warps' values
     const Online nothing = {-infinity(), 0.0f};
     return combine_warp(lane < (int)blockDim.x / 32 ? slots[lane] : nothing);
 }
@@ -127,63 +85,61 @@ DEVICE Online combine_block(Online x, Online* slots) {
 // All logits of the row but the target's.
 template <class T>
 DEVICE Online others_of(const T* row, Cut cut, int vocab, int target) {
-    constexpr int WIDTH = Vector<T>::WIDTH;
+    constexpr int WIDTH = VECTOR<T>;
     Online total = {-infinity(), 0.0f};
     const int thread = (int)threadIdx.x, threads = (int)blockDim.x;
     for (int i = thread; i < cut.head + vocab - cut.tail; i += threads) {
         const int v = i < cut.head ? i : cut.tail + i - cut.head;
-        const float one[1] = {to_float(row[v])};
+        const float one[1] = {load_element(row + v)};
         if (v != target) add(total, one);
     }
-    const uint4* const vectors = (const uint4*)(row + cut.head);
+    const T* const vectors = row + cut.head;
 #pragma unroll 2
     for (int i = thread; i < cut.vectors; i += threads) {
-        Vector<T> x;
-        x.unpack(vectors[i]);
+        Vector<T> x = Vector<T>::load(vectors + i * WIDTH);
         const int skip = target - cut.head - i * WIDTH;
         if (skip >= 0 && skip < WIDTH) {
 #pragma unroll
-            for (int j = 0; j < WIDTH; j++) x.v[j] = j == skip ? -infinity() : x.v[j];
+            for (int j = 0; j < WIDTH; j++) x.values[j] = j == skip ? -infinity() : x.values[j];
         }
-        add(total, x.v);
+        add(total, x.values);
     }
     return total;
 }
 
 template <class T>
 DEVICE void fill_row(T* row, Cut cut, int vocab, float value) {
-    constexpr int WIDTH = Vector<T>::WIDTH;
+    constexpr int WIDTH = VECTOR<T>;
     const int thread = (int)threadIdx.x, threads = (int)blockDim.x;
     for (int i = thread; i < cut.head + vocab - cut.tail; i += threads) {
-        convert(value, row[i < cut.head ? i : cut.tail + i - cut.head]);
+        store_element(row + (i < cut.head ? i : cut.tail + i - cut.head), value);
     }
     Vector<T> x;
 #pragma unroll
-    for (int j = 0; j < WIDTH; j++) x.v[j] = value;
-    uint4* const vectors = (uint4*)(row + cut.head);
-    for (int i = thread; i < cut.vectors; i += threads) vectors[i] = x.pack();
+    for (int j = 0; j < WIDTH; j++) x.values[j] = value;
+    T* const vectors = row + cut.head;
+    for (int i = thread; i < cut.vectors; i += threads) x.store(vectors + i * WIDTH);
 }
 
 // The gradient of every logit but the target's: exp(x - max) * factor.
 template <class T>
 DEVICE void scale_row(T* row, Cut cut, int vocab, int target, float max, float factor) {
-    constexpr int WIDTH = Vector<T>::WIDTH;
+    constexpr int WIDTH = VECTOR<T>;
     const int thread = (int)threadIdx.x, threads = (int)blockDim.x;
     for (int i = thread; i < cut.head + vocab - cut.tail; i += threads) {
         const int v = i < cut.head ? i : cut.tail + i - cut.head;
-        if (v != target) convert(exponential(to_float(row[v]) - max) * factor, row[v]);
+        if (v != target) store_element(row + v, exponential(load_element(row + v) - max) * factor);
     }
-    uint4* const vectors = (uint4*)(row + cut.head);
+    T* const vectors = row + cut.head;
     // This thread's last vector first.
     const int rounds = (cut.vectors - thread + threads - 1) / threads;
 #pragma unroll 2
     for (int round = rounds - 1; round >= 0; round--) {
         const int i = thread + round * threads;
-        Vector<T> x;
-        x.unpack(vectors[i]);
+        Vector<T> x = Vector<T>::load(vectors + i * WIDTH);
 #pragma unroll
-        for (int j = 0; j < WIDTH; j++) x.v[j] = exponential(x.v[j] - max) * factor;
-        vectors[i] = x.pack();
+        for (int j = 0; j < WIDTH; j++) x.values[j] = exponential(x.values[j] - max) * factor;
+        x.store(vectors + i * WIDTH);
     }
 }
 
@@ -201,12 +157,13 @@ DEVICE void cross_entropy(float* losses, T* logits, const int* targets, float sc
         if (write) fill_row(row, cut, vocab, value);
         return;
     }
-    const float target_logit = to_float(row[target]);
+    const float target_logit = load_element(row + target);
     const Online others = combine_block(others_of(row, cut, vocab, target), (Online*)bytes);
     const float max = fmaxf(others.max, target_logit);
     const float rest = others.sum * exponential(others.max - max);
     const float own = exponential(target_logit - max);
-    // own - 1 is exact, and 0 if the target is the largest: a tiny rest is then not lost in 1 + rest.
+    // own - 1 is exact, and 0 if the target is the largest: a tiny rest is then not lost in 1 +
+    // rest.
     if (threadIdx.x == 0) losses[blockIdx.x] = log1pf(rest + (own - 1.0f)) - (target_logit - max);
     if (!write) return;
     const float total = rest + own;
@@ -215,8 +172,8 @@ DEVICE void cross_entropy(float* losses, T* logits, const int* targets, float sc
     // The thread that owns the target's vector wrote a softmax there; the same thread replaces it.
     const int inside = target - cut.head;
     const bool in_vector = inside >= 0 && target < cut.tail;
-    const int owner = in_vector ? inside / Vector<T>::WIDTH % (int)blockDim.x : 0;
-    if ((int)threadIdx.x == owner) convert(-scale * (rest / total), row[target]);
+    const int owner = in_vector ? inside / VECTOR<T> % (int)blockDim.x : 0;
+    if ((int)threadIdx.x == owner) store_element(row + target, -scale * (rest / total));
 }
 
 KERNEL(cross_entropy_forward_bf16, THREADS, float* losses, const bf16* logits, const int* targets,
@@ -229,12 +186,12 @@ KERNEL(cross_entropy_forward_f32, THREADS, float* losses, const float* logits, c
     cross_entropy(losses, (float*)logits, targets, 0.0f, vocab, false);
 }
 
-KERNEL(cross_entropy_forward_backward_bf16, THREADS, float* losses, bf16* logits, const int* targets,
-       float scale, int vocab) {
+KERNEL(cross_entropy_forward_backward_bf16, THREADS, float* losses, bf16* logits,
+       const int* targets, float scale, int vocab) {
     cross_entropy(losses, logits, targets, scale, vocab, true);
 }
 
-KERNEL(cross_entropy_forward_backward_f32, THREADS, float* losses, float* logits, const int* targets,
-       float scale, int vocab) {
+KERNEL(cross_entropy_forward_backward_f32, THREADS, float* losses, float* logits,
+       const int* targets, float scale, int vocab) {
     cross_entropy(losses, logits, targets, scale, vocab, true);
 }

@@ -72,13 +72,12 @@ DEVICE void multiply(Out* out, const bf16* a, const bf16* b, const bf16* bias, i
     float sums[S::WARP_M / 16][S::WARP_N / 8][4] = {};
     for (int step = 0; step < steps; step++) {
         ptx::cp_async_wait<S::STAGES - 2>();
-        // This step's tiles are there for all threads, and all have read the slot refilled next.
-        __syncthreads();
+        __syncthreads();  // all threads' copies have landed, and the slot refilled next is read
         if (step + S::STAGES - 1 < steps) {
             fetch_a.fetch(shared, write);
             fetch_b.fetch(shared, write + TileA::BYTES);
         }
-        ptx::cp_async_commit();
+        ptx::cp_async_commit();  // of every step, see above
         write = write + S::STAGE_BYTES == S::STAGES * S::STAGE_BYTES ? 0 : write + S::STAGE_BYTES;
         const u32 tile_a = shared.address + read, tile_b = tile_a + TileA::BYTES;
 #pragma unroll
@@ -118,7 +117,7 @@ DEVICE void multiply(Out* out, const bf16* a, const bf16* b, const bf16* bias, i
             *(float2*)(staging + lower) = make_float2(d[2], d[3]);
         }
     }
-    __syncthreads();
+    __syncthreads();  // the whole tile is staged
     write_tile<S::TILE_M, S::TILE_N, S::THREADS>(out, staging, bias, accumulate != 0, first_m,
                                                  first_n, m, n);
 }
@@ -136,8 +135,8 @@ DEVICE void multiply(Out* out, const bf16* a, const bf16* b, const bf16* bias, i
     MATMUL_OUT(name##_bf16, shape, blocks, major_a, major_b, aligned, bf16)        \
     MATMUL_OUT(name##_f32, shape, blocks, major_a, major_b, aligned, float)
 
-// large, small: both operands have rows on 16-byte boundaries. any: width_a and width_b say how they
-// are aligned.
+// large, small: both operands have rows on 16-byte boundaries. any: width_a and width_b say how
+// they are aligned.
 MATMUL(matmul_nt_large, Large, 2, Depth, Depth, true)
 MATMUL(matmul_nn_large, Large, 2, Depth, Extent, true)
 MATMUL(matmul_tn_large, Large, 2, Extent, Extent, true)

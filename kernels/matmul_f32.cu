@@ -1,4 +1,5 @@
-// Matrix product in f32: plain multiply-adds from tiles in shared memory, one kernel for all layouts.
+// Matrix product in f32: plain multiply-adds from tiles in shared memory, one kernel for all
+// layouts.
 //
 // For tests that compare tightly with the CPU reference and for training in f32; real work is in
 // bf16 (matmul.cu). Sums over K run in ascending order in one accumulator per element.
@@ -29,13 +30,14 @@ KERNEL(matmul_f32, THREADS, float* out, const float* a, const float* b, const fl
     float* const tile_a = (float*)bytes;
     float* const tile_b = tile_a + DEPTH * PITCH;
     const int tiles_n = (n + TILE - 1) / TILE;
-    const int first_m = (int)blockIdx.x / tiles_n * TILE, first_n = (int)blockIdx.x % tiles_n * TILE;
+    const int first_m = (int)blockIdx.x / tiles_n * TILE;
+    const int first_n = (int)blockIdx.x % tiles_n * TILE;
     const int row = (int)threadIdx.x / 16, column = (int)threadIdx.x % 16;
     float sums[2][2] = {};
     for (int k0 = 0; k0 < k; k0 += DEPTH) {
         load(tile_a, a, first_m, m, k0, k, a_stride, a_stride_k);
         load(tile_b, b, first_n, n, k0, k, b_stride, b_stride_k);
-        __syncthreads();
+        __syncthreads();  // both tiles are there
 #pragma unroll
         for (int kk = 0; kk < DEPTH; kk++) {
 #pragma unroll
@@ -47,7 +49,7 @@ KERNEL(matmul_f32, THREADS, float* out, const float* a, const float* b, const fl
                 }
             }
         }
-        __syncthreads();
+        __syncthreads();  // all threads are done with them
     }
 #pragma unroll
     for (int i = 0; i < 2; i++) {

@@ -3,10 +3,7 @@
 // The accumulators pass through shared memory as f32, so that global memory is read and written in
 // whole rows of the tile whatever the fragment layout.
 #pragma once
-#include "../ptx/bf16.cuh"
-
-DEVICE void convert(float value, float& out) { out = value; }
-DEVICE void convert(float value, bf16& out) { out = ptx::to_bf16(value); }
+#include "../common/vector.cuh"
 
 // Four neighbouring elements of the output as one access.
 struct __align__(8) Bf16x4 {
@@ -54,7 +51,7 @@ DEVICE void write_tile(Out* out, const float* tile, const bf16* bias, bool accum
         float b[4] = {0.0f, 0.0f, 0.0f, 0.0f};
         if (bias) {
 #pragma unroll
-            for (int i = 0; i < 4; i++) b[i] = to_float(bias[global_n + i]);
+            for (int i = 0; i < 4; i++) b[i] = load_element(bias + global_n + i);
         }
 #pragma unroll 4
         for (int row = thread / LANES; row < TILE_M; row += THREADS / LANES) {
@@ -70,14 +67,14 @@ DEVICE void write_tile(Out* out, const float* tile, const bf16* bias, bool accum
         static_assert(THREADS % TILE_N == 0, "a thread keeps its column");
         const int column = thread % TILE_N, global_n = first_n + column;
         if (global_n >= n) return;
-        const float b = bias ? to_float(bias[global_n]) : 0.0f;
+        const float b = bias ? load_element(bias + global_n) : 0.0f;
 #pragma unroll 4
         for (int row = thread / TILE_N; row < TILE_M; row += THREADS / TILE_N) {
             if (first_m + row >= m) return;
             Out* to = out + (size_t)(first_m + row) * (size_t)n + global_n;
             float v = tile[staged<TILE_N>(row, column)] + b;
-            if (accumulate) v += to_float(*to);
-            convert(v, *to);
+            if (accumulate) v += load_element(to);
+            store_element(to, v);
         }
     }
 }

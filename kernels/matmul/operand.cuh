@@ -1,13 +1,13 @@
-// One operand of the matrix product: a tile of it in shared memory, how the tile gets there, and how
-// the fragments of mma.sync are read from it.
+// One operand of the matrix product: a tile of it in shared memory, how the tile gets there, and
+// how the fragments of mma.sync are read from it.
 //
-// "Extent" is the operand's index that the output keeps (m of A, n of B), "depth" the summed one, k.
+// "Extent" is the operand's index that the output keeps (m of A, n of B), "depth" the summed one.
 // The operand is stored with either of them contiguous; a row below is a contiguous one:
 //   Major::Depth    tile of EXTENT rows, 32 k each            (A of NT and NN, B of NT)
 //   Major::Extent   tile of 32 rows (k), EXTENT elements each (A of TN, B of NN and TN)
-// Rows are cut into chunks of 8 elements, 16 bytes, and XOR-swizzled: the eight chunks that one phase
-// of ldmatrix reads, the same chunk of eight consecutive rows, lie in different banks, and so do the
-// eight chunks that consecutive threads write.
+// Rows are cut into chunks of 8 elements, 16 bytes, and XOR-swizzled: the eight chunks that one
+// phase of ldmatrix reads, the same chunk of eight consecutive rows, lie in different banks, and
+// so do the eight chunks that consecutive threads write.
 #pragma once
 #include "../ptx/bf16.cuh"
 #include "../ptx/cp_async.cuh"
@@ -37,15 +37,16 @@ struct Tile {
         return (u32)(row * ROW_BYTES + swizzled * 16);
     }
 
-    // The A fragment of rows first .. first + 16 and depths k .. k + 16; both multiples of 16.
+    // The A fragment of rows first .. first + 16 and depths k .. k + 16; both multiples of 16. The
+    // swizzle has a period of 8 rows, so that of a row is that of its lane.
     static DEVICE void read_a(u32 (&fragment)[4], u32 tile, int first, int k) {
         int lane = (int)threadIdx.x & 31;
         if (MAJOR == Major::Depth) {
-            u32 at = offset(first + (lane & 15), k / CHUNK + (lane >> 4));
+            u32 at = offset(lane & 15, k / CHUNK + (lane >> 4)) + first * ROW_BYTES;
             ptx::ldmatrix_x4(fragment, tile + at);
         } else {
-            u32 at = offset(k + (lane & 7) + (lane >> 4) * 8, first / CHUNK + (lane >> 3 & 1));
-            ptx::ldmatrix_x4_trans(fragment, tile + at);
+            u32 at = offset((lane & 7) + (lane >> 4) * 8, first / CHUNK + (lane >> 3 & 1));
+            ptx::ldmatrix_x4_trans(fragment, tile + at + k * ROW_BYTES);
         }
     }
 
@@ -53,17 +54,17 @@ struct Tile {
     static DEVICE void read_b(u32 (&fragment)[4], u32 tile, int first, int k) {
         int lane = (int)threadIdx.x & 31;
         if (MAJOR == Major::Depth) {
-            u32 at = offset(first + (lane & 7) + (lane >> 4) * 8, k / CHUNK + (lane >> 3 & 1));
-            ptx::ldmatrix_x4(fragment, tile + at);
+            u32 at = offset((lane & 7) + (lane >> 4) * 8, k / CHUNK + (lane >> 3 & 1));
+            ptx::ldmatrix_x4(fragment, tile + at + first * ROW_BYTES);
         } else {
-            u32 at = offset(k + (lane & 15), first / CHUNK + (lane >> 4));
+            u32 at = offset(lane & 15, first / CHUNK + (lane >> 4)) + k * ROW_BYTES;
             ptx::ldmatrix_x4_trans(fragment, tile + at);
         }
     }
 };
 
-// Copies up to 8 elements into a chunk and zeros behind them; `width` is the number of bytes, 16, 8,
-// 4 or 2, to which the source is known to be aligned.
+// Copies up to 8 elements into a chunk and zeros behind them; `width` is the number of bytes, 16,
+// 8, 4 or 2, to which the source is known to be aligned.
 DEVICE void copy_chunk(SharedBytes shared, u32 at, const bf16* source, int count, int width) {
     if (width == 16) {
         ptx::cp_async_16(shared.address + at, source, (u32)count * 2);

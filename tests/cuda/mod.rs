@@ -1,15 +1,15 @@
 //! The CUDA backend through its public face: on the stand-in driver, in this process, or with
 //! `HOOKE_TEST_GPU=1` on a real GPU.
 
-// Until every operator has its test here.
-#![allow(dead_code)]
-
 mod adamw;
 mod attention;
 mod backend;
 mod cli;
+mod cross_entropy;
 mod elementwise;
+mod embedding;
 mod faults;
+mod matmul;
 mod model;
 mod qk_norm;
 mod reduce;

@@ -18,7 +18,7 @@ const fn forward_kernel(entry: &'static str) -> KernelSpec {
 }
 
 const fn backward_kernel(entry: &'static str) -> KernelSpec {
-    KernelSpec { module: "embedding", entry, params: &[P, P, P, I, I, I], threads: THREADS }
+    KernelSpec { module: "embedding", entry, params: &[P, P, P, I, I, I, I], threads: THREADS }
 }
 
 static FORWARD_BF16: KernelSpec = forward_kernel("embedding_forward_bf16");
@@ -27,10 +27,14 @@ static FORWARD_F32: KernelSpec = forward_kernel("embedding_forward_f32");
 static BACKWARD_BF16_F32: KernelSpec = backward_kernel("embedding_backward_bf16_f32");
 static BACKWARD_BF16_BF16: KernelSpec = backward_kernel("embedding_backward_bf16_bf16");
 static BACKWARD_F32_F32: KernelSpec = backward_kernel("embedding_backward_f32_f32");
-static SORT: KernelSpec =
-    KernelSpec { module: "embedding", entry: "embedding_sort", params: &[P, P, I], threads: 512 };
-/// Positions that one block sorts, in 32 KiB of shared memory.
-const CHUNK: usize = 4096;
+static SORT: KernelSpec = KernelSpec {
+    module: "embedding",
+    entry: "embedding_sort",
+    params: &[P, P, I, I],
+    threads: 512,
+};
+/// Positions that one block sorts, two per thread.
+const CHUNK: usize = 1024;
 pub(super) const KEY_BYTES: usize = 8;
 
 pub(super) fn forward(
@@ -75,6 +79,7 @@ pub(super) fn backward(
         .output(&mut order)
         .input(&tokens)
         .dim(num_tokens)
+        .dim(CHUNK)
         .run()?;
     cuda.launch(spec)
         .grid([blocks(num_tokens), blocks(width.div_ceil(THREADS as usize)), 1])
@@ -83,6 +88,7 @@ pub(super) fn backward(
         .input(&dout)
         .input(&order)
         .dim(num_tokens)
+        .dim(CHUNK)
         .dim(vocab_size)
         .dim(width)
         .run()
