@@ -172,12 +172,9 @@ pub fn evaluate(
     for batch in batches {
         let documents: Vec<&[u32]> =
             batch.iter().map(|row| &*row.ids).filter(|ids| !ids.is_empty()).collect();
-        let mut losses = Vec::new();
-        if !documents.is_empty() {
-            let packed = Batch::pack_ids(&documents);
-            model.forward(packed.input(), &mut acts)?;
-            losses = model.losses(&acts, &packed.targets, &mut head)?;
-        }
+        let packed = Batch::pack_ids(&documents);
+        model.forward(packed.input(), &mut acts)?;
+        let losses = model.losses(&acts, &packed.targets, &mut head)?;
         let mut start = 0;
         for row in batch {
             let num_predicted = row.ids.len().saturating_sub(1);

@@ -102,22 +102,22 @@ fn print_rows(rows: &[Row], json: bool) -> Result<()> {
     if json {
         return rows.iter().try_for_each(print_json);
     }
-    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0).max(6);
+    // The name last: it alone varies in length, and a narrow terminal then breaks nothing else.
     print_line(&format!(
-        "{:width$}  {:>9}  {:>9}  {:>9}  {:>11}  {:>9}  {:>9}  verdict",
-        "tensor", "max abs", "max rel", "norm rel", "1 - cosine", "worst at", "tolerance"
+        "verdict  {:>8}  {:>8}  {:>8}  {:>8}  {:>8}  {:>5}  tensor",
+        "max abs", "max rel", "norm rel", "1-cosine", "worst at", "bound"
     ))?;
     for row in rows {
         print_line(&format!(
-            "{:width$}  {:>9.2e}  {:>9.2e}  {:>9.2e}  {:>11.2e}  {:>9}  {:>9.0e}  {}",
-            row.name,
+            "{:<7}  {:>8.1e}  {:>8.1e}  {:>8.1e}  {:>8.1e}  {:>8}  {:>5.0e}  {}",
+            if row.passed { "ok" } else { "FAILED" },
             row.max_abs,
             row.max_rel,
             row.norm_rel,
             1.0 - row.cosine,
             row.worst_index,
             row.tolerance,
-            if row.passed { "ok" } else { "FAILED" }
+            row.name
         ))?;
     }
     Ok(())

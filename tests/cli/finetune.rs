@@ -138,13 +138,22 @@ fn a_trained_model_trains_on_and_saves_what_was_measured() {
         let (model, out) = (arg(&from), arg(&output));
         let mut args = vec!["finetune", "--model", &model, "--train", &rows_arg, "--eval"];
         args.extend([&*rows_arg, "--output-dir", &out, "--learning-rate", "1e-2"]);
-        args.extend(["--num-train-epochs", "2.5"]);
+        // Rows end early, samples need not.
+        args.extend(["--num-train-epochs", "2.5", "--max-seq-length", "24"]);
+        args.extend(["--sample-prompt", "Emma"]);
         let ran = hooke(&args).ok();
         assert_eq!(metrics(&output).len(), 3, "two and a half epochs of one step");
         let lines: Vec<&str> = ran.stdout.lines().collect();
         for (line, model) in [(lines[1], &from), (lines[2], &output.join("model"))] {
             let want = format!("bits/byte {:.4}", bits_per_byte(model, &rows));
             assert!(line.ends_with(&want), "{line} for {want}");
+        }
+        for (line, model) in [(lines[4], &from), (lines[5], &output.join("model"))] {
+            let model = arg(model);
+            let args = ["generate", "--model", &model, "--prompt", "Emma", "--raw", "--json"];
+            let ran = hooke(&[&args[..], &["--max-new-tokens", "40"]].concat()).ok();
+            let want = ran.json()[0]["completion"].as_str().unwrap().to_string();
+            assert!(!want.is_empty() && line.ends_with(&format!("  {want:?}")), "{line}: {want:?}");
         }
         from = output.join("model");
     }

@@ -1,7 +1,10 @@
 //! Streams, threads and repetition, whatever the command.
 
 use crate::support::command::{arg, command, finish, hooke};
+use crate::support::model_files::{change_tensor, chat_model, write_rows};
 use crate::support::{data, embedded_model};
+use hooke::data::tokenizer::{SpecialTokens, Tokenizer};
+use serde_json::json;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -36,9 +39,8 @@ fn results_are_the_same_bytes_with_any_number_of_threads_and_every_time() {
 }
 
 #[test]
-fn a_reader_that_has_had_enough_is_no_failure_and_ends_the_work() {
-    // The whole file takes far longer than the one row that is read.
-    let mut child = command(&eval_args("movie-snippets/train.jsonl"))
+fn a_reader_that_has_had_enough_is_no_failure() {
+    let mut child = command(&eval_args("movie-snippets/heldout.jsonl"))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -47,6 +49,40 @@ fn a_reader_that_has_had_enough_is_no_failure_and_ends_the_work() {
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert!(line.starts_with("{\"row\":0,"), "{line}");
     let ran = finish(child.wait_with_output().unwrap());
+    assert_eq!((ran.code, &*ran.stderr), (Some(0), ""));
+}
+
+#[test]
+fn nothing_more_is_computed_once_the_reader_is_gone() {
+    // Only "!" gives queries and keys a part of 10^25, whose product is beyond f32: whoever gets
+    // as far as the last row, in the second batch, fails with exit 6.
+    let model = chat_model("qwen");
+    let tokenizer = Tokenizer::load(model.path()).unwrap();
+    let poison = tokenizer.encode("!", SpecialTokens::Omit).unwrap()[0] as usize;
+    let weights = model.path().join("model.safetensors");
+    let first_column = |name: &str, value: &dyn Fn(usize) -> f32| {
+        change_tensor(&weights, name, |bytes| {
+            for (row, bytes) in bytes.chunks_exact_mut(16 * 4).enumerate() {
+                bytes[..4].copy_from_slice(&value(row).to_le_bytes());
+            }
+        });
+    };
+    first_column("model.embed_tokens.weight", &|id| if id == poison { 1.0 } else { 0.0 });
+    for name in ["q_proj", "k_proj"] {
+        first_column(&format!("model.layers.0.self_attn.{name}.weight"), &|_| 1e25);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rows.jsonl");
+    let mut rows = vec![json!({"text": "xq".repeat(100)}); 12];
+    rows.push(json!({"text": "Emma! Who?"}));
+    write_rows(&file, &rows);
+    let (model, file) = (arg(model.path()), arg(&file));
+    let args = ["eval", "--model", &model, "--data", &file, "--per-token", "--json"];
+    hooke(&args).failed(6, &["line 13", "NaN"]);
+
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ran = finish(command(&args).stdout(writer).stderr(Stdio::piped()).output().unwrap());
     assert_eq!((ran.code, &*ran.stderr), (Some(0), ""));
 }
 
