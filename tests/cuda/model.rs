@@ -222,7 +222,7 @@ fn the_plan_is_what_training_takes_and_a_step_takes_nothing_more() {
 fn a_loss_that_is_not_finite_stops_before_the_update() {
     let config = config(Family::Llama);
     let mut model = model_on(&device(), &config, DType::BF16);
-    let span = model.weights.layout().get("model.norm.weight").unwrap().span.clone();
+    let span = model.weights.layout().get("model.norm.weight").unwrap().span;
     let poison = vec![half::bf16::NAN; span.shape.num_elems()];
     model.weights.view_mut(&span).copy_from_host(&poison).unwrap();
     let before = bits(model.weights.flat());
