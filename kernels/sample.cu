@@ -13,8 +13,6 @@ namespace {
 
 // A warp per value of a digit.
 constexpr int THREADS = 512, DIGIT_BITS = 4, DIGITS = 1 << DIGIT_BITS;
-// Stream::Sample of src/rng.rs.
-constexpr u32 SAMPLE_STREAM = 2;
 static_assert(DIGITS == THREADS / 32, "one warp sums one digit value");
 
 // Dynamic shared memory: a column of sums per thread, the sums of all threads, and a scratch word
@@ -203,7 +201,7 @@ DEVICE void sample(int* ids, const T* logits, u64 seed, u64 temperature_bits, u6
         u64 least = target < 1 ? 1 : (u64)target;
         total = row.template find<true>(least < total ? least : total).inclusive;
     }
-    Words4 random = philox(seed, SAMPLE_STREAM, first_row + blockIdx.x, position, 0);
+    Words4 random = philox(seed, STREAM_SAMPLE, first_row + blockIdx.x, position, 0);
     // 53 random bits times the total, without rounding.
     u64 uniform = ((u64)random.w[0] << 32 | random.w[1]) >> 11;
     u64 drawn = (u64)((unsigned __int128)uniform * total >> 53);
