@@ -180,19 +180,22 @@ DEVICE void backward(T* dx, float* partials, const T* dy, const T* x, const T* w
 
 }  // namespace
 
-#define RMSNORM(T)                                                                         \
-    KERNEL(rmsnorm_forward_##T, THREADS, T* y, float* rstd, const T* x, const T* weight,   \
-           float eps, int c) {                                                             \
-        forward<T, false>(y, nullptr, rstd, nullptr, x, weight, eps, c);                   \
-    }                                                                                      \
-    KERNEL(rmsnorm_forward_residual_##T, THREADS, T* y, T* residual_out, float* rstd,      \
-           const T* residual, const T* x, const T* weight, float eps, int c) {             \
-        forward<T, true>(y, residual_out, rstd, residual, x, weight, eps, c);              \
-    }                                                                                      \
-    KERNEL(rmsnorm_backward_##T, THREADS, T* dx, float* partials, const T* dy, const T* x, \
-           const T* weight, const float* rstd, int num_rows, int c, int chunk_rows) {      \
-        backward<T>(dx, partials, dy, x, weight, rstd, num_rows, c, chunk_rows);           \
+// Blocks per multiprocessor that the registers of backward must suffice for: without it ptxas gives
+// a thread of bf16 100 of them, and too few loads are in flight.
+#define RMSNORM(T, BACKWARD_BLOCKS)                                                              \
+    KERNEL(rmsnorm_forward_##T, THREADS, T* y, float* rstd, const T* x, const T* weight,         \
+           float eps, int c) {                                                                   \
+        forward<T, false>(y, nullptr, rstd, nullptr, x, weight, eps, c);                         \
+    }                                                                                            \
+    KERNEL(rmsnorm_forward_residual_##T, THREADS, T* y, T* residual_out, float* rstd,            \
+           const T* residual, const T* x, const T* weight, float eps, int c) {                   \
+        forward<T, true>(y, residual_out, rstd, residual, x, weight, eps, c);                    \
+    }                                                                                            \
+    KERNEL_MIN_BLOCKS(rmsnorm_backward_##T, THREADS, BACKWARD_BLOCKS, T* dx, float* partials,    \
+                      const T* dy, const T* x, const T* weight, const float* rstd, int num_rows, \
+                      int c, int chunk_rows) {                                                   \
+        backward<T>(dx, partials, dy, x, weight, rstd, num_rows, c, chunk_rows);                 \
     }
 using f32 = float;
-RMSNORM(f32)
-RMSNORM(bf16)
+RMSNORM(f32, 3)
+RMSNORM(bf16, 6)

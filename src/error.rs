@@ -118,8 +118,8 @@ pub enum Error {
     },
     /// A loss or gradient is NaN or infinite; raised before any weight is touched.
     #[error(
-        "step {step}: {what} is {value}; stopped before the update, the weights are those of step {}",
-        step - 1
+        "step {step}: {what} is {value}; stopped before the update\n  \
+         fix: use a lower learning rate or a longer warmup (metrics.jsonl has the steps before)"
     )]
     NonFinite {
         /// Optimizer step (1-based) that would have been applied.
@@ -128,6 +128,14 @@ pub enum Error {
         what: &'static str,
         /// The offending value.
         value: f64,
+    },
+    /// Numbers that a trained or given model leads to are NaN, infinite, or too large for a file.
+    #[error("{problem}\n  fix: {fix}")]
+    Overflow {
+        /// What was computed, and where.
+        problem: String,
+        /// What to change.
+        fix: String,
     },
     /// `hooke validate` found differences beyond tolerance.
     #[error("{failed} of {total} tensors are outside their tolerance")]
@@ -177,7 +185,7 @@ impl Error {
             },
             Self::Data { .. } => 3,
             Self::Device { .. } | Self::OutOfMemory { .. } => 5,
-            Self::NonFinite { .. } => 6,
+            Self::NonFinite { .. } | Self::Overflow { .. } => 6,
             Self::Io { .. } | Self::NotEmpty { .. } => 7,
             Self::Validation { .. } => 8,
         }

@@ -74,7 +74,7 @@ impl Serialize for Totals {
 }
 
 /// Tokenises rows for scoring: no end token is added, and no begin token beyond the tokenizer's
-/// own. Rows longer than `max_tokens`, and data without a token to score, are errors.
+/// own. Rows longer than `max_tokens`, and data without text to score, are errors.
 pub fn encode(
     path: &Path,
     rows: &[NumberedRow],
@@ -94,7 +94,8 @@ pub fn encode(
             "shorten the row or split it",
         ));
     }
-    if !encoded.iter().any(|row| row.scored.contains(&true)) {
+    // A control token alone has no bytes, and bits per byte would be infinite.
+    if !encoded.iter().any(|row| row.bytes > 0 && row.scored.contains(&true)) {
         return Err(Error::Data {
             problem: format!(
                 "{}: none of {} rows has a token to score (the first token of a row is not scored)",
@@ -151,12 +152,14 @@ fn encode_row(
 }
 
 /// Scores rows, about `batch_tokens` tokens at a time, in order. `on_row` gets the negative
-/// log-likelihood of every token but the first, scored or not.
+/// log-likelihood of every token but the first, scored or not; its error ends the work.
+///
+/// Errors: [`Error::Overflow`] at the first likelihood that is NaN or infinite.
 pub fn evaluate(
     model: &Model,
     rows: &[ScoredRow],
     batch_tokens: usize,
-    mut on_row: impl FnMut(usize, &ScoredRow, &[f64]),
+    mut on_row: impl FnMut(usize, &ScoredRow, &[f64]) -> Result<()>,
 ) -> Result<Totals> {
     let batches = batches(rows, batch_tokens);
     let tokens = |batch: &[ScoredRow]| batch.iter().map(|row| row.ids.len()).sum::<usize>();
@@ -177,17 +180,31 @@ pub fn evaluate(
             let num_predicted = row.ids.len().saturating_sub(1);
             let nll = &losses[start..start + num_predicted];
             start += row.ids.len();
+            check_finite(row, nll)?;
             let scored = nll.iter().zip(row.scored.iter().skip(1)).filter(|(_, s)| **s);
             let (sum, count) = scored.fold((0.0, 0), |(sum, n), (nll, _)| (sum + nll, n + 1));
             totals.rows += 1;
             totals.tokens += count;
             totals.bytes += row.bytes;
             totals.nll += sum;
-            on_row(index, row, nll);
+            on_row(index, row, nll)?;
             index += 1;
         }
     }
     Ok(totals)
+}
+
+fn check_finite(row: &ScoredRow, nll: &[f64]) -> Result<()> {
+    let Some(j) = nll.iter().position(|x| !x.is_finite()) else { return Ok(()) };
+    Err(Error::Overflow {
+        problem: format!(
+            "line {}: the negative log-likelihood of token {} is {}",
+            row.line,
+            j + 1,
+            nll[j]
+        ),
+        fix: "this model's weights lead beyond f32; use one whose training did not diverge".into(),
+    })
 }
 
 /// Consecutive rows, as many as fit in `batch_tokens`, at least one.

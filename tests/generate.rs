@@ -57,7 +57,8 @@ fn greedy_is_the_likeliest_continuation_computed_from_scratch() {
     use hooke::model::head::Head;
     let model = embedded();
     let prompt = prompts()[0].clone();
-    let completion = &generate(&model, &[prompt.clone()], 0, &config(0.0, &[])).unwrap()[0];
+    let completion =
+        &generate(&model, std::slice::from_ref(&prompt), 0, &config(0.0, &[])).unwrap()[0];
     assert_eq!(completion.finish_reason, FinishReason::Length);
     let mut text: Vec<i32> = prompt.iter().map(|&id| id as i32).collect();
     for &id in &completion.ids {
@@ -109,5 +110,8 @@ fn an_empty_prompt_and_one_without_room_are_errors() {
     let error = generate(&model, &[vec![]], 0, &config(0.0, &[])).unwrap_err();
     assert_eq!(error.exit_code(), 3, "{error}");
     let error = generate(&model, &[vec![5; 120]], 0, &config(0.0, &[])).unwrap_err().to_string();
+    assert!(error.contains("at most 8"), "{error}");
+    let endless = GenerateConfig { max_new_tokens: usize::MAX, ..config(0.0, &[]) };
+    let error = generate(&model, &[vec![5; 120]], 0, &endless).unwrap_err().to_string();
     assert!(error.contains("at most 8"), "{error}");
 }

@@ -1,7 +1,6 @@
 //! The whole model: gradients against differences, packing, the cache.
 
 use crate::support::{flat, random_model, tiny_config, zero_gradients};
-use hooke::dtype::Real;
 use hooke::model::activations::{Activations, Keep};
 use hooke::model::backward::BackwardScratch;
 use hooke::model::cache::KvCache;
@@ -166,7 +165,7 @@ fn bits_do_not_depend_on_threads() {
     assert_eq!(run(1), run(3));
 }
 
-fn last_logits<T: Real>(model: &Model, acts: &Activations, rows: &[usize]) -> Vec<f64> {
+fn last_logits(model: &Model, acts: &Activations, rows: &[usize]) -> Vec<f64> {
     let mut head = Head::new(model, 16).unwrap();
     model.logits(acts, rows, &mut head).unwrap().to_f64_vec().unwrap()
 }
@@ -186,7 +185,7 @@ fn a_token_at_a_time_over_the_cache_gives_the_logits_of_the_whole() {
         for step in 0..4 {
             let tokens = [texts[0][starts[0] + step], texts[1][starts[1] + step]];
             model.decode(&tokens, &mut cache, &mut acts).unwrap();
-            let got = last_logits::<f64>(&model, &acts, &[0, 1]);
+            let got = last_logits(&model, &acts, &[0, 1]);
             for (i, text) in texts.iter().enumerate() {
                 let n = starts[i] + step + 1;
                 let positions: Vec<i32> = (0..n as i32).collect();
@@ -194,7 +193,7 @@ fn a_token_at_a_time_over_the_cache_gives_the_logits_of_the_whole() {
                     Input { tokens: &text[..n], positions: &positions, cu_seqlens: &[0, n as i32] };
                 let mut acts = Activations::new(&model, n, 1, Keep::OneLayer).unwrap();
                 model.forward(whole, &mut acts).unwrap();
-                let want = last_logits::<f64>(&model, &acts, &[n - 1]);
+                let want = last_logits(&model, &acts, &[n - 1]);
                 let v = config.vocab_size;
                 assert_close(name, &got[i * v..(i + 1) * v], &want, 1e-12);
             }

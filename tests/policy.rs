@@ -31,8 +31,13 @@ fn files(dir: &str, endings: &[&str]) -> Vec<PathBuf> {
     while let Some(dir) = open.pop() {
         for entry in fs::read_dir(dir).into_iter().flatten() {
             let path = entry.unwrap().path();
+            let hidden =
+                path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
             if path.is_dir() {
-                open.push(path);
+                // Hidden ones are environments that tools make, not the tree.
+                if !hidden {
+                    open.push(path);
+                }
             } else if path.extension().is_some_and(|e| endings.iter().any(|&x| e == x)) {
                 found.push(path);
             }

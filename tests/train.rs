@@ -90,7 +90,7 @@ fn one_batch_can_be_learned_by_heart() {
 fn a_non_finite_loss_or_gradient_stops_before_the_update() {
     for poison in [f32::NAN, f32::INFINITY] {
         let mut model = random_model::<f32>(&tiny_config(Family::Llama), 1);
-        let span = model.weights.layout().get("model.norm.weight").unwrap().span.clone();
+        let span = model.weights.layout().get("model.norm.weight").unwrap().span;
         model.weights.view_mut(&span).host::<f32>()[3] = poison;
         let before = flat(&model.weights);
         let mut trainer = Trainer::new(model, ADAMW, 1.0, LIMITS).unwrap();

@@ -30,6 +30,7 @@ struct Codes {
         // Below the smallest code the neighbours are 0 and 1, a linear gap of its own.
         constexpr float PARTS = MAX == 127 ? 3435973836.8f : 225179981368524.8f;
         if (bits < SMALLEST) return x * PARTS > (float)dither + 0.5f;
-        return min(((bits + (dither << 4 | 8)) >> 20) - BIAS, MAX);
+        u32 dithered = bits + dither * 16 + 8;
+        return min((dithered >> 20) - BIAS, MAX);
     }
 };

@@ -23,7 +23,8 @@ struct Dither {
 // what bf16 holds already, zeros of both signs included, stays itself.
 DEVICE bf16 round_stochastic(float x, u32 dither) {
     u32 bits = __float_as_uint(x), magnitude = bits & 0x7fffffffu;
-    if (magnitude > 0x7f800000u) return bf16{(u16)(bits >> 16 | 0x40u)};
+    bool nan = magnitude > 0x7f800000u;
+    if (nan) return bf16{(u16)(bits >> 16 | 0x40u)};
     u32 rounded = (bits + dither) >> 16;
     bool overflow = magnitude < 0x7f800000u && (rounded & 0x7fffu) == 0x7f80u;
     return bf16{(u16)(overflow ? rounded - 1 : rounded)};

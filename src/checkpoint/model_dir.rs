@@ -129,8 +129,8 @@ impl ModelDir {
     /// template and licence files. With unchanged parameters of at least the files' precision,
     /// every weight has the same bits.
     ///
-    /// A value that its file's element type cannot hold is an error, never an infinity. Panics if
-    /// `params` belong to another model.
+    /// A value that its file's element type cannot hold is [`Error::Overflow`], never an infinity.
+    /// Panics if `params` belong to another model.
     pub fn save(&self, params: &Params, staged: &StagedDir) -> Result<()> {
         assert_eq!(**params.layout(), *self.layout, "parameters of another model");
         self.save_from(params.flat(), staged)
@@ -166,7 +166,7 @@ impl ModelDir {
         let mut writer = SafetensorsWriter::create(&path, source.metadata(), &tensors)?;
         for tensor in source.tensors() {
             match self.span_of(&tensor.name) {
-                Some(span) => append(&mut writer, &path, tensor, flat, span)?,
+                Some(span) => append(&mut writer, tensor, flat, span)?,
                 None => writer.append(source.bytes(tensor))?,
             }
         }
@@ -192,7 +192,6 @@ fn as_new(tensor: &TensorEntry) -> NewTensor<'_> {
 /// Converts and writes one parameter, a chunk at a time.
 fn append(
     writer: &mut SafetensorsWriter,
-    path: &Path,
     tensor: &TensorEntry,
     flat: View<'_>,
     span: &Span,
@@ -210,11 +209,14 @@ fn append(
         }
         encode(values, to, &mut bytes).map_err(|lost| {
             let element = start - span.offset + lost.index;
-            let place = format!("`{}`, element {element}", tensor.name);
-            let expected = format!("a value that {} can hold", tensor.dtype);
-            let fix = "start from a copy of the model in BF16 or F32, or lower the learning rate";
-            let got = lost.value.to_string();
-            Error::file(FileKind::Model, path, place, expected, got, fix)
+            Error::Overflow {
+                problem: format!(
+                    "`{}`, element {element}, is {:e}: more than {} can hold",
+                    tensor.name, lost.value, tensor.dtype
+                ),
+                fix: "lower the learning rate, or start from a copy of the model in BF16 or F32"
+                    .into(),
+            }
         })?;
         writer.append(&bytes)?;
         start += len;

@@ -16,7 +16,7 @@ impl DeviceArgs {
     /// device is left counts too.
     pub(super) fn run<T>(self, f: impl FnOnce(&Device) -> Result<T>) -> Result<T> {
         let (device, description) = self.device.open()?;
-        eprintln!("device: {description}");
+        super::note(&format!("device    {description}"));
         let result = f(&device);
         let closed = device.close();
         result.and_then(|value| closed.map(|()| value))

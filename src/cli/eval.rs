@@ -53,18 +53,16 @@ fn run_on(device: &Device, args: &Args) -> Result<()> {
     let rows = encode(&args.data, &rows, tokenizer, template.as_ref(), max_tokens)?;
     let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(1);
     let model = text_model.load(device, longest)?;
-    let mut printed = Ok(());
-    let totals = evaluate(&model, &rows, BATCH_TOKENS, |index, row, nll| {
-        if args.per_token && printed.is_ok() {
-            printed = print_row(index, row, nll, args.json, &text_model);
-        }
+    let totals = evaluate(&model, &rows, BATCH_TOKENS, |index, row, nll| match args.per_token {
+        true => print_row(index, row, nll, args.json, &text_model),
+        false => Ok(()),
     })?;
-    printed?;
     if args.json {
         return print_json(&totals);
     }
     print_line(&format!(
-        "{} rows, {} tokens, {} bytes: nll {:.6} nats, {:.4} nats/token, {:.4} bits/token, {:.4} bits/byte",
+        "{} rows, {} tokens, {} bytes, nll {:.6} nats\n\
+         {:.4} nats/token, {:.4} bits/token, {:.4} bits/byte",
         totals.rows,
         totals.tokens,
         totals.bytes,

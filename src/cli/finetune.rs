@@ -1,15 +1,12 @@
 //! `hooke finetune`.
 
 use super::device::DeviceArgs;
-use super::eval::BATCH_TOKENS;
-use super::generate::greedy_samples;
+use super::probe::Probe;
 use super::text::TextModel;
+use super::{note, print_line};
 use crate::data::encode::Overlong;
-use crate::data::jsonl::read_rows;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::eval::{ScoredRow, Totals, encode, evaluate};
-use crate::model::Model;
 use crate::optim::adamw::AdamWConfig;
 use crate::optim::schedule::{LrSchedulerType, Schedule};
 use crate::optim::states::OptimStates;
@@ -18,8 +15,8 @@ use crate::train::run::{PreparedRun, RunConfig};
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Tokens of each sample before and after.
-const SAMPLE_TOKENS: usize = 40;
+/// More passes than anybody means; the plan of a run counts them in 32 bits.
+const MAX_EPOCHS: f64 = 1e9;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -53,10 +50,10 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 1, value_name = "N")]
     gradient_accumulation_steps: usize,
     /// Peak learning rate
-    #[arg(long, default_value_t = 2e-5, value_name = "X")]
+    #[arg(long, default_value = "2e-5", value_name = "X")]
     learning_rate: f64,
     /// Course of the learning rate after the warmup
-    #[arg(long, value_enum, default_value_t = LrSchedulerType::Linear)]
+    #[arg(long, value_enum, default_value_t = LrSchedulerType::Linear, value_name = "KIND")]
     lr_scheduler_type: LrSchedulerType,
     /// Steps over which the learning rate rises from 0
     #[arg(long, default_value_t = 0, value_name = "N")]
@@ -71,7 +68,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 0.999, value_name = "X")]
     adam_beta2: f64,
     /// Added to the root of the second moment
-    #[arg(long, default_value_t = 1e-8, value_name = "X")]
+    #[arg(long, default_value = "1e-8", value_name = "X")]
     adam_epsilon: f64,
     /// What the optimizer keeps beside the weights; less than f32 only on a GPU
     #[arg(long, value_enum, default_value_t = OptimStates::F32)]
@@ -83,10 +80,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "N")]
     max_seq_length: Option<usize>,
     /// What happens to longer rows
-    #[arg(long, value_enum, default_value_t = Overlong::Drop)]
+    #[arg(long, value_enum, default_value_t = Overlong::Drop, value_name = "POLICY")]
     overlong: Overlong,
     /// Decides the order of the rows
-    #[arg(long, default_value_t = 42)]
+    #[arg(long, default_value_t = 42, value_name = "N")]
     seed: u64,
     /// Steps between two lines on the terminal; metrics.jsonl has every step
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -97,17 +94,17 @@ pub(super) fn run(args: Args) -> Result<()> {
     check_numbers(&args)?;
     let prepared = PreparedRun::new(run_config(&args))?;
     let text_model = TextModel::open(&args.model)?;
-    let probe = Probe::new(&args, text_model)?;
-    eprintln!("{}", prepared.report());
+    let probe = Probe::new(text_model, args.eval.as_deref(), &args.sample_prompt)?;
+    note(&prepared.report().to_string());
     let num_steps = prepared.num_steps();
-    eprintln!("{num_steps} optimizer steps, rows of up to {} tokens", prepared.max_seq_length());
+    note(&format!("steps     {num_steps}, rows of up to {} tokens", prepared.max_seq_length()));
     args.device.run(|device| train(device, &args, prepared, &probe))
 }
 
 fn train(device: &Device, args: &Args, prepared: PreparedRun, probe: &Probe) -> Result<()> {
     let num_steps = prepared.num_steps();
     if let Device::Cuda(_) = device {
-        eprintln!("{}", prepared.memory_plan(device, probe.positions())?);
+        note(&prepared.memory_plan(device, probe.positions())?.to_string());
     }
     let mut run = prepared.start(device, probe.positions())?;
     let before = probe.measure(run.model())?;
@@ -120,14 +117,15 @@ fn train(device: &Device, args: &Args, prepared: PreparedRun, probe: &Probe) -> 
         }
     })?;
     let seconds = started.elapsed().as_secs_f64();
-    eprintln!(
+    note(&format!(
         "trained on {input_tokens} tokens in {seconds:.1} s ({:.0} tokens/s)",
         input_tokens as f64 / seconds
-    );
-    let after = probe.measure(run.model())?;
+    ));
+    // Saved first: whatever happens to the measurements, the training is not lost.
     let destination = run.save()?;
+    let after = probe.measure(run.model())?;
     probe.print(&before, &after)?;
-    super::print_line(&format!("model: {}", destination.display()))
+    print_line(&format!("model: {}", destination.display()))
 }
 
 fn run_config(args: &Args) -> RunConfig {
@@ -168,8 +166,8 @@ fn check_numbers(args: &Args) -> Result<()> {
         (
             "--num-train-epochs",
             args.num_train_epochs,
-            positive(args.num_train_epochs),
-            "more than 0",
+            positive(args.num_train_epochs) && args.num_train_epochs <= MAX_EPOCHS,
+            "more than 0, at most 1e9",
         ),
         ("--learning-rate", args.learning_rate, not_negative(args.learning_rate), "0 or more"),
         ("--weight-decay", args.weight_decay, not_negative(args.weight_decay), "0 or more"),
@@ -197,68 +195,9 @@ fn check_numbers(args: &Args) -> Result<()> {
 }
 
 fn print_step(record: &StepRecord, num_steps: u64) {
-    eprintln!(
-        "step {:>6}/{num_steps}  loss {:.4}  grad_norm {:.3}  learning_rate {:.2e}  {:.0} tokens/s",
+    let width = num_steps.to_string().len();
+    note(&format!(
+        "step {:>width$}/{num_steps}  loss {:.4}  grad_norm {:.3}  lr {:.2e}  {:.0} tokens/s",
         record.step, record.loss, record.grad_norm, record.learning_rate, record.tokens_per_s
-    );
-}
-
-/// What is measured before the first step and after the last.
-struct Probe {
-    text_model: TextModel,
-    rows: Vec<ScoredRow>,
-    prompts: Vec<String>,
-}
-
-struct Measurement {
-    totals: Option<Totals>,
-    samples: Vec<String>,
-}
-
-impl Probe {
-    fn new(args: &Args, text_model: TextModel) -> Result<Self> {
-        let mut rows = Vec::new();
-        if let Some(path) = &args.eval {
-            let (tokenizer, template) = (&text_model.tokenizer, text_model.template.as_ref());
-            let limit = text_model.dir.config().max_position_embeddings;
-            rows = encode(path, &read_rows(path)?, tokenizer, template, limit)?;
-        }
-        Ok(Self { text_model, rows, prompts: args.sample_prompt.clone() })
-    }
-
-    /// Positions the model must be able to compute.
-    fn positions(&self) -> usize {
-        let limit = self.text_model.dir.config().max_position_embeddings;
-        let longest = self.rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
-        if self.prompts.is_empty() { longest } else { limit.min(longest.max(4096)) }
-    }
-
-    fn measure(&self, model: &Model) -> Result<Measurement> {
-        let mut totals = None;
-        if !self.rows.is_empty() {
-            totals = Some(evaluate(model, &self.rows, BATCH_TOKENS, |_, _, _| {})?);
-        }
-        let samples = greedy_samples(&self.text_model, model, &self.prompts, SAMPLE_TOKENS)?;
-        Ok(Measurement { totals, samples })
-    }
-
-    fn print(&self, before: &Measurement, after: &Measurement) -> Result<()> {
-        if let (Some(before), Some(after)) = (&before.totals, &after.totals) {
-            super::print_line(&format!(
-                "held-out rows: {} ({} tokens)\n  before  loss {:.4}  bits/byte {:.4}\n  after   loss {:.4}  bits/byte {:.4}",
-                before.rows,
-                before.tokens,
-                before.loss(),
-                before.bits_per_byte(),
-                after.loss(),
-                after.bits_per_byte()
-            ))?;
-        }
-        for (prompt, (before, after)) in
-            self.prompts.iter().zip(before.samples.iter().zip(&after.samples))
-        {
-            super::print_line(&format!("{prompt:?}\n  before  {before:?}\n  after   {after:?}"))?;
-        }
-        Ok(())
-    }
+    ));
 }

@@ -14,6 +14,8 @@ use std::path::PathBuf;
 
 /// Prompts continued together.
 const BATCH_PROMPTS: usize = 8;
+/// Tokens to produce unless told otherwise.
+const DEFAULT_MAX_NEW_TOKENS: usize = 256;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -38,9 +40,9 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SamplingArgs {
-    /// Tokens to produce at the most
-    #[arg(long, default_value_t = 256, value_name = "N")]
-    max_new_tokens: usize,
+    /// Tokens to produce at the most; by default 256, or as many as the model has positions for
+    #[arg(long, value_name = "N")]
+    max_new_tokens: Option<usize>,
     /// 0: always the likeliest token; higher: more varied
     #[arg(long, default_value_t = 0.0, value_name = "T")]
     temperature: f64,
@@ -51,7 +53,7 @@ pub(super) struct SamplingArgs {
     #[arg(long, default_value_t = 0, value_name = "K")]
     top_k: usize,
     /// Decides every random choice, together with row and position
-    #[arg(long, default_value_t = 42)]
+    #[arg(long, default_value_t = 42, value_name = "N")]
     seed: u64,
     /// Do not stop at the token that ends a text
     #[arg(long)]
@@ -79,10 +81,8 @@ fn run_on(device: &Device, args: &Args) -> Result<()> {
         .map(|prompt| encode_prompt(&text_model, prompt, args.raw))
         .collect::<Result<_>>()?;
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-    let config = args.sampling.config(&text_model);
-    let limit = text_model.dir.config().max_position_embeddings;
-    let model =
-        text_model.load(device, limit.min(longest.saturating_add(config.max_new_tokens)))?;
+    let config = args.sampling.config(&text_model, longest)?;
+    let model = text_model.load(device, longest + config.max_new_tokens)?;
     for (batch, first) in prompts.chunks(BATCH_PROMPTS).zip((0..).step_by(BATCH_PROMPTS)) {
         let completions = generate(&model, batch, first as u32, &config)?;
         for (i, completion) in completions.iter().enumerate() {
@@ -95,14 +95,30 @@ fn run_on(device: &Device, args: &Args) -> Result<()> {
 }
 
 fn encode_prompt(text_model: &TextModel, prompt: &str, raw: bool) -> Result<Vec<u32>> {
-    match &text_model.template {
+    let ids = match &text_model.template {
         Some(template) if !raw => {
             let message = Message { role: "user".into(), content: prompt.into() };
             let text = template.render(&[message], true)?;
-            text_model.tokenizer.encode(&text, SpecialTokens::Omit)
+            text_model.tokenizer.encode(&text, SpecialTokens::Omit)?
         }
-        _ => text_model.tokenizer.encode(prompt, SpecialTokens::Add),
+        _ => text_model.tokenizer.encode(prompt, SpecialTokens::Add)?,
+    };
+    check_prompt("--prompt", prompt, &ids, text_model)?;
+    Ok(ids)
+}
+
+/// Fails unless there is something to continue, and room for at least one token.
+fn check_prompt(option: &str, prompt: &str, ids: &[u32], text_model: &TextModel) -> Result<()> {
+    let limit = text_model.dir.config().max_position_embeddings;
+    if !ids.is_empty() && ids.len() < limit {
+        return Ok(());
     }
+    let got = match ids.len() {
+        0 => format!("{prompt:?}, which has none"),
+        n => format!("{n}"),
+    };
+    let expected = format!("1 to {} tokens, as the model has {limit} positions", limit - 1);
+    Err(Error::Usage { option: option.into(), expected, got })
 }
 
 fn print_completion(prompt: &str, text: &str, completion: &Completion, json: bool) -> Result<()> {
@@ -134,17 +150,24 @@ fn completion_text(
     }
 }
 
-/// Greedy continuation of raw prompts, for showing what training changed.
+/// The ids of texts for [`greedy_samples`].
+pub(super) fn encode_samples(text_model: &TextModel, prompts: &[String]) -> Result<Vec<Vec<u32>>> {
+    let encode = |prompt: &String| {
+        let ids = text_model.tokenizer.encode(prompt, SpecialTokens::Add)?;
+        check_prompt("--sample-prompt", prompt, &ids, text_model)?;
+        Ok(ids)
+    };
+    prompts.iter().map(encode).collect()
+}
+
+/// Greedy continuation of raw text, for showing what training changed. Shorter than
+/// `max_new_tokens` where the model has no more positions.
 pub(super) fn greedy_samples(
     text_model: &TextModel,
     model: &Model,
-    prompts: &[String],
+    ids: &[Vec<u32>],
     max_new_tokens: usize,
 ) -> Result<Vec<String>> {
-    let ids: Vec<Vec<u32>> = prompts
-        .iter()
-        .map(|prompt| text_model.tokenizer.encode(prompt, SpecialTokens::Add))
-        .collect::<Result<_>>()?;
     let longest = ids.iter().map(Vec::len).max().unwrap_or(0);
     let config = GenerateConfig {
         max_new_tokens: max_new_tokens.min(model.max_positions().saturating_sub(longest)),
@@ -152,7 +175,7 @@ pub(super) fn greedy_samples(
         eos_token_ids: text_model.eos_token_ids.clone(),
         num_tokens: text_model.tokenizer.num_tokens(),
     };
-    let completions = generate(model, &ids, 0, &config)?;
+    let completions = generate(model, ids, 0, &config)?;
     let texts = ids.iter().zip(&completions);
     texts.map(|(ids, done)| completion_text(&text_model.tokenizer, ids, done)).collect()
 }
@@ -173,9 +196,23 @@ impl SamplingArgs {
         Ok(())
     }
 
-    fn config(&self, text_model: &TextModel) -> GenerateConfig {
-        GenerateConfig {
-            max_new_tokens: self.max_new_tokens,
+    /// Settings for prompts of up to `longest` tokens.
+    fn config(&self, text_model: &TextModel, longest: usize) -> Result<GenerateConfig> {
+        let limit = text_model.dir.config().max_position_embeddings;
+        let room = limit.saturating_sub(longest);
+        let max_new_tokens = self.max_new_tokens.unwrap_or(room.min(DEFAULT_MAX_NEW_TOKENS));
+        if max_new_tokens > room {
+            return Err(Error::Usage {
+                option: "--max-new-tokens".into(),
+                expected: format!(
+                    "at most {room}, as the model has {limit} positions and the longest prompt \
+                     takes {longest}"
+                ),
+                got: max_new_tokens.to_string(),
+            });
+        }
+        Ok(GenerateConfig {
+            max_new_tokens,
             sampling: Sampling {
                 temperature: self.temperature,
                 top_p: self.top_p,
@@ -188,6 +225,6 @@ impl SamplingArgs {
                 text_model.eos_token_ids.clone()
             },
             num_tokens: text_model.tokenizer.num_tokens(),
-        }
+        })
     }
 }

@@ -8,11 +8,12 @@ mod eval;
 mod finetune;
 mod generate;
 mod plan;
+mod probe;
 mod text;
 mod validate;
 
 use crate::error::{Error, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -23,7 +24,8 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Threads to compute with; all cores by default. Results do not depend on it
-    #[arg(long, global = true, env = "HOOKE_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, global = true, env = "HOOKE_THREADS", value_name = "N", display_order = 900,
+          value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
 }
 
@@ -49,8 +51,8 @@ pub fn main() -> ExitCode {
     if let Err(error) = check_processor() {
         return fail(&error);
     }
-    let cli = Cli::parse();
-    match run(cli) {
+    let parsed = Cli::from_arg_matches(&command().get_matches());
+    match run(parsed.unwrap_or_else(|error| error.exit())) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads our output has had enough of it: not a failure worth a message.
         Err(Error::Io { action: "write", source, .. })
@@ -62,25 +64,41 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The grammar. `--learning-rate -1` is a bad value of a known option, not an unknown option.
+fn command() -> clap::Command {
+    let negative_numbers = |arg: clap::Arg| {
+        let takes_values = arg.get_action().takes_values();
+        arg.allow_negative_numbers(takes_values)
+    };
+    Cli::command().mut_subcommands(move |command| command.mut_args(negative_numbers))
+}
+
 fn run(cli: Cli) -> Result<()> {
     if let Some(threads) = cli.threads {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads as usize);
         pool.build_global().map_err(|error| Error::Device { problem: error.to_string() })?;
     }
-    match cli.command {
+    // On a thread of the pool, so that an operator's loop starts here at once instead of waking
+    // the pool and sleeping until it is done.
+    rayon::scope(|_| match cli.command {
         Command::Finetune(args) => finetune::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Validate(command) => validate::run(command),
-    }
+    })
 }
 
 fn fail(error: &Error) -> ExitCode {
-    // If stderr is gone too, there is nobody left to tell.
-    let _ = writeln!(std::io::stderr(), "error: {error}");
+    note(&format!("error: {error}"));
     ExitCode::from(error.exit_code())
+}
+
+/// Tells the user something that is not a result. If nobody listens any more, the work goes on
+/// all the same (`eprintln!` would panic).
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Prints one line of results.

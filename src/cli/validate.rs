@@ -53,7 +53,7 @@ pub(super) fn run(command: Command) -> Result<()> {
 fn run_on(device: &Device, args: &ModelArgs) -> Result<()> {
     let dir = ModelDir::open(&args.model)?;
     let reference = Reference::open(&args.reference)?;
-    check_tokens(&reference, dir.config().vocab_size)?;
+    check_fits(&reference, &dir)?;
     let dtype = match args.dtype {
         None => device.compute_dtype(),
         Some(ComputeType::F32) => DType::F32,
@@ -68,45 +68,56 @@ fn run_on(device: &Device, args: &ModelArgs) -> Result<()> {
     if failed > 0 || rows.is_empty() {
         return Err(Error::Validation { failed, total: rows.len() });
     }
+    super::note(&format!("all {} tensors are within their tolerance", rows.len()));
     Ok(())
 }
 
-/// The reference was made for another model if it has ids that this one lacks.
-fn check_tokens(reference: &Reference, vocab_size: usize) -> Result<()> {
+/// The reference was made for another model if it has ids, layers or parameters that this one
+/// lacks. (What only the model has is missed when it is compared.)
+fn check_fits(reference: &Reference, dir: &ModelDir) -> Result<()> {
+    let wrong = |place: &str, expected: String, got: String| {
+        let fix = "give the reference that was made for this model";
+        Err(Error::file(FileKind::Model, reference.path(), place, expected, got, fix))
+    };
+    let (vocab_size, num_layers) = (dir.config().vocab_size, dir.config().num_layers);
     let ids = reference.tokens().iter().chain(reference.targets());
-    match ids.max() {
-        Some(&largest) if largest as usize >= vocab_size => Err(Error::file(
-            FileKind::Model,
-            reference.path(),
-            "`tokens`",
-            format!("ids below vocab_size {vocab_size} of the model"),
-            largest.to_string(),
-            "give the reference that was made for this model",
-        )),
-        _ => Ok(()),
+    if let Some(&largest) = ids.max().filter(|&&id| id as usize >= vocab_size) {
+        let expected = format!("ids below vocab_size {vocab_size} of the model");
+        return wrong("`tokens`", expected, largest.to_string());
     }
+    if reference.num_layers() != num_layers {
+        let expected = format!("the {num_layers} layers of the model");
+        return wrong("`hidden/`", expected, reference.num_layers().to_string());
+    }
+    for prefix in ["grad/", "weight/"] {
+        if let Some(name) = reference.names(prefix).find(|name| dir.layout().get(name).is_none()) {
+            let expected = "parameters of the model".into();
+            return wrong(&format!("`{prefix}`"), expected, format!("`{name}`"));
+        }
+    }
+    Ok(())
 }
 
 fn print_rows(rows: &[Row], json: bool) -> Result<()> {
     if json {
         return rows.iter().try_for_each(print_json);
     }
-    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0).max(6);
+    // The name last: it alone varies in length, and a narrow terminal then breaks nothing else.
     print_line(&format!(
-        "{:width$}  {:>9}  {:>9}  {:>9}  {:>11}  {:>9}  {:>9}  verdict",
-        "tensor", "max abs", "max rel", "norm rel", "1 - cosine", "worst at", "tolerance"
+        "verdict  {:>8}  {:>8}  {:>8}  {:>8}  {:>8}  {:>5}  tensor",
+        "max abs", "max rel", "norm rel", "1-cosine", "worst at", "bound"
     ))?;
     for row in rows {
         print_line(&format!(
-            "{:width$}  {:>9.2e}  {:>9.2e}  {:>9.2e}  {:>11.2e}  {:>9}  {:>9.0e}  {}",
-            row.name,
+            "{:<7}  {:>8.1e}  {:>8.1e}  {:>8.1e}  {:>8.1e}  {:>8}  {:>5.0e}  {}",
+            if row.passed { "ok" } else { "FAILED" },
             row.max_abs,
             row.max_rel,
             row.norm_rel,
             1.0 - row.cosine,
             row.worst_index,
             row.tolerance,
-            if row.passed { "ok" } else { "FAILED" }
+            row.name
         ))?;
     }
     Ok(())

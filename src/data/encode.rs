@@ -9,8 +9,9 @@
 //! BOS and EOS are there if the tokenizer has them, once: neither is added beside one that the
 //! tokenizer adds itself, or that the text already begins or ends with. Prompt and completion are
 //! tokenised apart and put together, so the boundary is where the row says it is, whatever the
-//! texts (no token straddles it). The first token of a document has nothing before it to be
-//! predicted from, so it is never trained.
+//! texts (no token straddles it). A tokenizer that puts a blank before every text (Llama 2's) puts
+//! one before the completion too, so a completion for it should not begin with another. The first
+//! token of a document has nothing before it to be predicted from, so it is never trained.
 
 use super::chat::{ChatTemplate, Problem};
 use super::jsonl::{NumberedRow, Row};

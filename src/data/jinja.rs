@@ -23,6 +23,9 @@ pub(super) fn environment(clock: i64) -> Environment<'static> {
     env.set_unknown_method_callback(unknown_method_callback);
     env.set_fuel(Some(FUEL));
     env.add_filter("tojson", tojson);
+    // minijinja can iterate over `none` and says so, Python cannot: `tools is iterable`.
+    env.add_test("iterable", |value: &Value| is_container(value) || value.is_undefined());
+    env.add_test("sequence", is_container);
     env.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });
@@ -33,6 +36,14 @@ pub(super) fn environment(clock: i64) -> Environment<'static> {
         })
     });
     env
+}
+
+/// What has a length and items in Python.
+fn is_container(value: &Value) -> bool {
+    matches!(
+        value.kind(),
+        ValueKind::String | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable
+    )
 }
 
 /// What went wrong in a template, for people.
@@ -192,7 +203,8 @@ mod tests {
             ("(separators=(',', ':'))", r#"{"b":[1,2.5,true,null],"a":{},"c":[]}"#),
             (
                 "(indent=2)",
-                "{\n  \"b\": [\n    1,\n    2.5,\n    true,\n    null\n  ],\n  \"a\": {},\n  \"c\": []\n}",
+                "{\n  \"b\": [\n    1,\n    2.5,\n    true,\n    null\n  ],\n  \"a\": {},\n  \
+                 \"c\": []\n}",
             ),
         ] {
             assert_eq!(render(&format!("{{{{ {data} | tojson{arguments} }}}}")), want);
@@ -205,12 +217,29 @@ mod tests {
         assert_eq!(render("{{ ' a</think>b '.split('</think>')[-1].strip() }}"), "b");
         assert_eq!(
             render(
-                "{% for i in [1, 2, 3][::-1] %}{{ i }}{% if i == 2 %}{% break %}{% endif %}{% endfor %}"
+                "{% for i in [1, 2, 3][::-1] %}{{ i }}{% if i == 2 %}{% break %}{% endif %}\
+                 {% endfor %}"
             ),
             "32"
         );
         assert_eq!(render("{{ strftime_now('%d %b %Y') }}"), "01 Jan 1970");
         assert_eq!(render("{{ missing }}{{ none }}{{ true }}"), "NoneTrue");
+    }
+
+    #[test]
+    fn tests_of_kind_answer_as_those_of_jinja2() {
+        // Columns: is iterable, is sequence, is mapping, is string; from Jinja2 3.1.6.
+        for (value, want) in [
+            ("none", "False False False False"),
+            ("''", "True True False True"),
+            ("[]", "True True False False"),
+            ("{}", "True True True False"),
+            ("1", "False False False False"),
+        ] {
+            let kinds = ["iterable", "sequence", "mapping", "string"];
+            let template = kinds.map(|kind| format!("{{{{ {value} is {kind} }}}}")).join(" ");
+            assert_eq!(render(&template), want, "{value}");
+        }
     }
 
     #[test]

@@ -160,7 +160,16 @@ fn row_of(json: &Json) -> Result<Row, Problem> {
             let shown: Vec<&str> = entries.iter().take(6).map(|(key, _)| key.as_str()).collect();
             let more = if entries.len() > 6 { ", ..." } else { "" };
             let got = format!("only the keys `{}`{more}", shown.join("`, `"));
-            Err(Problem::at("", ROW_KEYS, got))
+            let fix = match () {
+                () if has("instruction") => {
+                    "Alpaca: put `instruction` and `input` into `prompt`, `output` into `completion`"
+                }
+                () if has("conversations") => {
+                    "ShareGPT: write `conversations` as `messages` with `role` and `content`"
+                }
+                () => "",
+            };
+            Err(Problem { fix, ..Problem::at("", ROW_KEYS, got) })
         }
         _ => {
             let expected = format!("one kind of row ({ROW_KEYS})");

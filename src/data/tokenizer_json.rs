@@ -1,10 +1,10 @@
 //! What must hold of `tokenizer.json` before the `tokenizers` crate may see it.
 //!
 //! The crate panics on some malformed files (a merge whose result is longer than every token, a
-//! post-processor that asks for a second sequence, a truncated decoder) and silently does
-//! something else on others (an added token whose id is not the next free one gets another id).
-//! The checks here turn those into errors, and refuse the parts that no Llama or Qwen tokenizer
-//! has: model kinds other than BPE, dropout, prefixes and suffixes of words.
+//! post-processor that asks for a second sequence, a decoder cut short or stripping too much) and
+//! silently does something else on others (an added token whose id is not the next free one gets
+//! another id). The checks here turn those into errors, and refuse the parts that no Llama or
+//! Qwen tokenizer has: model kinds other than BPE, dropout, prefixes and suffixes of words.
 
 use serde_json::Value;
 
@@ -64,28 +64,20 @@ const PRE_TOKENIZERS: &[&str] = &[
     "WhitespaceSplit",
 ];
 const POST_PROCESSORS: &[&str] = &["Sequence", "ByteLevel", "TemplateProcessing"];
-const DECODERS: &[&str] = &[
-    "Sequence",
-    "ByteLevel",
-    "Metaspace",
-    "Replace",
-    "Fuse",
-    "Strip",
-    "ByteFallback",
-    "BPEDecoder",
-];
+const DECODERS: &[&str] =
+    &["Sequence", "ByteLevel", "Metaspace", "Replace", "Fuse", "Strip", "ByteFallback"];
 
 /// Checks the whole file.
 pub(super) fn check(file: &Value) -> Result<Checked, Problem> {
     let model = &file["model"];
     check_model(model)?;
-    for_each_part(file, "normalizer", "normalizers", NORMALIZERS, &mut check_replace)?;
+    for_each_part(file, "normalizer", "normalizers", NORMALIZERS, &mut check_normalizer)?;
     let mut byte_level = false;
     for_each_part(file, "pre_tokenizer", "pretokenizers", PRE_TOKENIZERS, &mut |_, part| {
         byte_level |= part["type"] == "ByteLevel";
         Ok(())
     })?;
-    for_each_part(file, "decoder", "decoders", DECODERS, &mut check_replace)?;
+    for_each_part(file, "decoder", "decoders", DECODERS, &mut check_decoder)?;
     let mut frame = Frame::default();
     for_each_part(file, "post_processor", "processors", POST_PROCESSORS, &mut |place, part| {
         if part["type"] == "TemplateProcessing" {
@@ -192,12 +184,28 @@ fn visit_part(
     parts.iter().try_for_each(|part| visit_part(place, part, list_key, known, visit))
 }
 
+/// The crate indexes past the end of the text when it prepends nothing.
+fn check_normalizer(place: &str, part: &Value) -> Result<(), Problem> {
+    if part["type"] == "Prepend" && part["prepend"] == "" {
+        return problem(place, "something to prepend", "an empty string");
+    }
+    check_replace(place, part)
+}
+
 /// An empty pattern matches between any two characters, for ever in some versions of the crate.
 fn check_replace(place: &str, part: &Value) -> Result<(), Problem> {
     if part["type"] == "Replace" && part["pattern"]["String"] == "" {
         return problem(place, "something to replace", "an empty pattern");
     }
     Ok(())
+}
+
+/// The crate subtracts past zero when it strips the end of a token shorter than `stop`.
+fn check_decoder(place: &str, part: &Value) -> Result<(), Problem> {
+    if part["type"] == "Strip" && part["stop"] != 0 {
+        return problem(place, "`stop` 0", part["stop"].to_string());
+    }
+    check_replace(place, part)
 }
 
 /// Adds what this template puts before and after the one sequence.

@@ -88,8 +88,12 @@ pub(super) fn locate<'t>(
         if after.contains(marker) {
             return Err(Unlocated::new(turn, "a template that prints the content twice"));
         }
-        let content = content_range(rendered, before, after, &message.content)
-            .ok_or_else(|| Unlocated::new(turn, "a template that changes the content"))?;
+        let content = match content_range(rendered, before, after, &message.content) {
+            Some(range) => range,
+            // Some templates leave out an empty turn with all that belongs to it.
+            None if message.content.trim().is_empty() => continue,
+            None => return Err(Unlocated::new(turn, "a template that changes the content")),
+        };
 
         let floor = spans.last().map_or(0, |span| span.end);
         let start = written_from(rendered, floor, content.start, frame, control_tokens.clone());

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use bytemuck::Zeroable;
+use rayon::prelude::*;
 
 /// One cache line; gives the allocation its alignment without any `unsafe`.
 #[repr(C, align(64))]
@@ -38,7 +39,8 @@ impl HostBytes {
 
     /// Sets every byte to zero.
     pub fn clear(&mut self) {
-        self.lines.fill(CacheLine::zeroed());
+        // One thread reaches half of the memory's bandwidth; gradients are cleared every step.
+        self.lines.par_chunks_mut(1 << 14).for_each(|lines| lines.fill(CacheLine::zeroed()));
     }
 }
 

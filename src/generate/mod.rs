@@ -129,11 +129,14 @@ fn append(sequences: &mut [Sequence], ids: &[i32], config: &GenerateConfig) -> R
         if sequence.finished.is_some() {
             continue;
         }
-        let id = u32::try_from(id).map_err(|_| Error::Operand {
-            op: "generate",
-            operand: "logits",
-            expected: "finite numbers".into(),
-            got: format!("NaN or infinity for token {} of row {i}", sequence.ids.len()),
+        let id = u32::try_from(id).map_err(|_| Error::Overflow {
+            problem: format!(
+                "a logit is NaN or infinite at token {} of prompt {i}",
+                sequence.ids.len()
+            ),
+            fix: "this model's weights lead beyond the data type; use one whose training did not \
+                  diverge"
+                .into(),
         })?;
         sequence.ids.push(id);
         if config.eos_token_ids.contains(&id) {
@@ -158,7 +161,7 @@ fn check_prompts(
         });
     }
     let room = model.max_positions();
-    if longest + config.max_new_tokens > room {
+    if longest.saturating_add(config.max_new_tokens) > room {
         return Err(Error::Usage {
             option: "--max-new-tokens".into(),
             expected: format!(

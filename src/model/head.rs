@@ -20,7 +20,7 @@ use crate::tensor::{Tensor, View, ViewMut};
 
 /// Memory for one chunk of logits. Large chunks matter: every chunk's weight gradient passes
 /// over the whole head once.
-const LOGITS_BYTES: usize = 128 << 20;
+const LOGITS_BYTES: usize = 256 << 20;
 
 /// Buffers of one chunk of R rows.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! The transformer: configuration, parameter layout, forward and backward.
 //!
-//! A pre-norm decoder over packed documents. With r₀ = E[tokens], layer i computes
+//! A pre-norm decoder over packed documents. With r₀ the embedding of the tokens, layer i computes
 //! ```text
 //! n  = rmsnorm(rᵢ)                    q,k,v = rope(qk_norm(n Wqkvᵀ + b))
 //! r' = rᵢ + attention(q,k,v) Woᵀ      m     = rmsnorm(r')
@@ -24,7 +24,8 @@ pub mod workspace;
 
 use crate::device::Device;
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::ops::attention;
 use config::ModelConfig;
 use params::Params;
 use rope::RopeTables;
@@ -48,6 +49,7 @@ impl Model {
         weights: Params,
         max_positions: usize,
     ) -> Result<Self> {
+        check_head_dim(device, &config, weights.dtype())?;
         let rope = RopeTables::new(device, &config, max_positions, weights.dtype())?;
         Ok(Self { device: device.clone(), config, weights, rope })
     }
@@ -71,6 +73,21 @@ impl Model {
     pub fn max_positions(&self) -> usize {
         self.rope.max_positions()
     }
+}
+
+/// Fails if the GPU has no attention kernel for the model: known now, not at the first step.
+fn check_head_dim(device: &Device, config: &ModelConfig, dtype: DType) -> Result<()> {
+    let (head_dim, known) = (config.heads.head_dim, attention::gpu_head_dims());
+    if matches!(device, Device::Cpu) || dtype != DType::BF16 || known.contains(&head_dim) {
+        return Ok(());
+    }
+    let known: Vec<String> = known.iter().map(usize::to_string).collect();
+    let problem = format!(
+        "the GPU's attention is made for heads of {}, this model has {head_dim}\n  \
+         fix: use --device cpu",
+        known.join(", ")
+    );
+    Err(Error::Device { problem })
 }
 
 /// A packed micro-batch on the host: documents one after another, no padding.

@@ -25,11 +25,13 @@ pub struct StepRecord {
     pub tokens_per_s: f64,
 }
 
-/// Appends records to a file that did not exist before.
+/// Appends records to a file that did not exist before; the file holds whole rows only.
 #[derive(Debug)]
 pub struct MetricsWriter {
     file: File,
     path: PathBuf,
+    /// Bytes of the rows written.
+    len: u64,
 }
 
 impl MetricsWriter {
@@ -37,16 +39,24 @@ impl MetricsWriter {
     pub fn create(path: &Path) -> Result<Self> {
         let file = OpenOptions::new().write(true).create_new(true).open(path);
         let file = file.map_err(Error::io("create", path))?;
-        Ok(Self { file, path: path.to_path_buf() })
+        Ok(Self { file, path: path.to_path_buf(), len: 0 })
     }
 
-    /// Writes one row with a single call, so that a reader never sees half of it.
+    /// Writes one row with a single call, so that a reader never sees half of it. What a full disk
+    /// took of a row is removed again.
     pub fn write(&mut self, record: &StepRecord) -> Result<()> {
         let mut line = serde_json::to_vec(record)
             .map_err(std::io::Error::other)
             .map_err(Error::io("write", &self.path))?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(Error::io("write", &self.path))
+        if let Err(error) = self.file.write_all(&line) {
+            // Shrinking needs no space. Should it fail all the same, the first error is the one
+            // that explains.
+            let _ = self.file.set_len(self.len);
+            return Err(Error::io("write", &self.path)(error));
+        }
+        self.len += line.len() as u64;
+        Ok(())
     }
 
     /// Makes the rows durable.

@@ -19,11 +19,15 @@ use crate::model::Model;
 use crate::model::params::Params;
 use crate::optim::adamw::AdamWConfig;
 use crate::optim::schedule::Schedule;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Longest row by default, if the model allows it.
 pub const DEFAULT_MAX_SEQ_LENGTH: usize = 2048;
+
+/// Directory of the trained model within the output directory.
+const MODEL_DIR: &str = "model";
 
 /// What to train on what, and how.
 #[derive(Debug, Clone)]
@@ -73,8 +77,7 @@ impl PreparedRun {
     /// Reads and checks configuration, tokenizer, template and data, in the order in which
     /// failing is cheapest.
     pub fn new(config: RunConfig) -> Result<Self> {
-        // Dropped at once: this only asks whether the directory could be written.
-        drop(StagedDir::new(&config.output_dir)?);
+        check_output_dir(&config.output_dir)?;
         let model_dir = ModelDir::open(&config.model)?;
         let tokenizer = Tokenizer::load(&config.model)?;
         tokenizer.check_fits(model_dir.config().vocab_size)?;
@@ -136,7 +139,7 @@ impl PreparedRun {
         Ok(table)
     }
 
-    /// Loads the weights, allocates everything a step needs, and creates the output directory.
+    /// Loads the weights and allocates everything a step needs.
     pub fn start(self, device: &Device, min_positions: usize) -> Result<Run> {
         let (limits, dtype) = (self.limits(), device.compute_dtype());
         let max_positions = self.max_seq_length.max(min_positions);
@@ -149,10 +152,7 @@ impl PreparedRun {
         let model = Model::new(device, config.clone(), weights, max_positions)?;
         let mut trainer = Trainer::new(model, adamw, max_grad_norm, limits)?;
         trainer.load(&self.model_dir)?;
-        let dir = &self.config.output_dir;
-        std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
-        let metrics = MetricsWriter::create(&dir.join("metrics.jsonl"))?;
-        Ok(Run { prepared: self, trainer, metrics })
+        Ok(Run { prepared: self, trainer })
     }
 
     /// The largest step that there can be, whatever the order of the rows.
@@ -168,12 +168,11 @@ impl PreparedRun {
     }
 }
 
-/// A run with its memory allocated and its output directory created.
+/// A run with its memory allocated. Nothing has been written yet.
 #[derive(Debug)]
 pub struct Run {
     prepared: PreparedRun,
     trainer: Trainer,
-    metrics: MetricsWriter,
 }
 
 impl Run {
@@ -187,9 +186,13 @@ impl Run {
         &self.prepared
     }
 
-    /// Makes every step; `on_step` sees each record once it is in `metrics.jsonl`.
+    /// Creates the output directory and makes every step; `on_step` sees each record once it is
+    /// in `metrics.jsonl`.
     pub fn train(&mut self, mut on_step: impl FnMut(&StepRecord)) -> Result<()> {
-        let Self { prepared, trainer, metrics } = self;
+        let Self { prepared, trainer } = self;
+        let dir = &prepared.config.output_dir;
+        std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+        let mut metrics = MetricsWriter::create(&dir.join("metrics.jsonl"))?;
         let total_steps = prepared.num_steps();
         let schedule = Schedule { total_steps, ..prepared.config.schedule };
         for index in 0..total_steps {
@@ -223,12 +226,27 @@ impl Run {
 
     /// Writes `model/`, whole or not at all; returns where it is.
     pub fn save(&self) -> Result<PathBuf> {
-        let destination = self.prepared.config.output_dir.join("model");
+        let destination = self.prepared.config.output_dir.join(MODEL_DIR);
         let staged = StagedDir::new(&destination)?;
         self.prepared.model_dir.save_from(self.trainer.weights(), &staged)?;
         staged.commit()?;
         Ok(destination)
     }
+}
+
+/// Fails unless `dir` is absent or empty, and `model` within it could be written now. Leaves
+/// nothing behind.
+fn check_output_dir(dir: &Path) -> Result<()> {
+    let is_empty = match std::fs::read_dir(dir) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) if error.kind() == ErrorKind::NotFound => true,
+        Err(error) => return Err(Error::io("use", dir)(error)),
+    };
+    if !is_empty {
+        return Err(Error::NotEmpty { path: dir.into() });
+    }
+    drop(StagedDir::new(&dir.join(MODEL_DIR))?);
+    Ok(())
 }
 
 fn resolve_max_seq_length(config: &RunConfig, model_dir: &ModelDir) -> Result<usize> {

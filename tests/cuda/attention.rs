@@ -164,10 +164,10 @@ const LSE_TOLERANCE: f64 = 4e-6;
 
 #[test]
 fn every_head_size_matches_the_definition() {
-    // Lengths around the tiles of 16, 32, 64 and 128 rows; groups of three, one key head for all, a
+    // Lengths around the tiles of 16, 32, 64 and 128 rows; two groups of two, one key head for all, a
     // key head for each.
     let cases: [(&[usize], Heads); 6] = [
-        (&[1, 17, 66], heads(3, 1, 32)),
+        (&[1, 17, 66], heads(4, 2, 32)),
         (&[65, 1, 15], heads(2, 1, 64)),
         (&[33, 16], heads(2, 2, 80)),
         (&[2, 49], heads(2, 1, 96)),
@@ -212,7 +212,7 @@ fn f32_matches_the_definition_for_any_head_size() {
 #[test]
 fn a_query_that_is_sure_copies_exactly_one_value() {
     let lengths = [1usize, 2, 63, 64, 65];
-    for heads in [heads(2, 1, 32), heads(3, 3, 64)] {
+    for heads in [heads(4, 2, 32), heads(3, 3, 64)] {
         let (d, width) = (heads.head_dim, heads.qkv_dim());
         let mut case = Case::random(&lengths, heads, DType::BF16);
         let code = below(195 * d, 2, 3);

@@ -1,16 +1,16 @@
 //! The CUDA backend through its public face: on the stand-in driver, in this process, or with
 //! `HOOKE_TEST_GPU=1` on a real GPU.
 
-// Until every operator has its test here.
-#![allow(dead_code)]
-
 mod adamw;
 mod attention;
 mod backend;
+mod cli;
 mod cross_entropy;
 mod elementwise;
 mod embedding;
+mod faults;
 mod matmul;
+mod model;
 mod qk_norm;
 mod reduce;
 mod rmsnorm;
@@ -90,13 +90,16 @@ pub fn bits(view: View<'_>) -> Vec<u8> {
     }
 }
 
+/// The bits of each output, and its values.
+type Outputs = (Vec<Vec<u8>>, Vec<Vec<f64>>);
+
 /// Runs `f`, which makes its operands, launches and returns the outputs, under several orders of
 /// the emulated threads; demands that no detector fires and that all outputs have the same bits.
 /// On a GPU: twice. Returns the outputs of the first run as f64.
 #[track_caller]
 pub fn outputs(f: impl Fn(&Device) -> Vec<Tensor>) -> Vec<Vec<f64>> {
     let device = device();
-    let mut first: Option<(Vec<Vec<u8>>, Vec<Vec<f64>>)> = None;
+    let mut first: Option<Outputs> = None;
     for seed in seeds().take(5) {
         let trial = Trial::begin(seed);
         let tensors = f(&device);

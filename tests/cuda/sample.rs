@@ -88,6 +88,19 @@ fn equals_are_taken_in_the_order_of_their_ids() {
 }
 
 #[test]
+fn a_limit_that_falls_between_two_logits_cuts_there() {
+    // 20 of 100 tokens are likelier; at this temperature the others are nearly as likely.
+    let logits: Vec<f64> = (0..2 * 100).map(|i| if i % 5 == 2 { 1.0 } else { 0.5 }).collect();
+    for dtype in [DType::F32, DType::BF16] {
+        let case = Case { logits: logits.clone(), row_length: 100, num_tokens: 100, dtype };
+        for position in 0..4 {
+            let got = case.check(settings(100.0, 1.0, 20), position);
+            assert!(got.iter().all(|id| id % 5.0 == 2.0), "{got:?}");
+        }
+    }
+}
+
+#[test]
 fn the_likeliest_token_is_found_in_every_place() {
     let places = [0, 1, 31, 32, 511, 512, 599];
     let mut logits: Vec<f64> = vec![-2.0; 7 * 600];

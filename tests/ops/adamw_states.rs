@@ -179,10 +179,10 @@ fn codes_are_neighbours_of_the_formula() {
             let (hyper, before) = (Hyper { step, ..HYPER }, state.clone());
             let grads = normal::<f32>(n, 0.1, 10 + step);
             state.step(&grads, &hyper, ROUNDING);
-            for i in 0..n {
+            for (i, &grad) in grads.iter().enumerate() {
                 let [m, v] = before.moments(i);
                 let weight = f64::from(before.weights[i]);
-                let [weight, m, v] = oracle([weight, m, v], grads[i].into(), &hyper);
+                let [weight, m, v] = oracle([weight, m, v], grad.into(), &hyper);
                 assert!(
                     (f64::from(state.weights[i]) - weight).abs() <= 4e-7 * weight.abs().max(0.1)
                 );

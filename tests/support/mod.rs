@@ -1,5 +1,8 @@
 //! Small random models for tests that need a whole one.
 
+pub mod command;
+pub mod model_files;
+
 use hooke::device::Device;
 use hooke::dtype::Real;
 use hooke::model::Model;

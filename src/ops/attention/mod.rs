@@ -16,6 +16,8 @@
 //! boundary. Within a document a NaN may also reach earlier rows of its tile (0 · NaN).
 //! Memory beside the operands is independent of T, but for (T, H) numbers in the backward pass.
 //! A document's result has the same bits whatever its neighbours and the number of threads.
+//! On the GPU, bf16 needs a positive `scale` and D one of 32, 64, 80, 96, 128, 256, f32 takes any D,
+//! and `cu_seqlens` is not checked: that would wait for the device.
 //! Source: Dao, "FlashAttention-2" (2023), algorithms 1 and 2.
 
 mod cache;
@@ -160,6 +162,11 @@ pub(crate) fn documents(
         },
     )?;
     Ok(ends.windows(2).map(|pair| pair[0]..pair[1]).collect())
+}
+
+/// Head sizes that the bf16 kernels are made for; those of f32 take any.
+pub fn gpu_head_dims() -> Vec<usize> {
+    cuda::FAMILIES.iter().map(|family| family.head_dim).collect()
 }
 
 /// Scratch of the CUDA kernels of [`backward`]: names and bytes, never less than what a call with
