@@ -17,13 +17,17 @@ const L: Param = Param::I64;
 /// small ones do not.
 const MIN_LARGE_TILES: usize = 128;
 
-/// A kernel of matmul.cu with square tiles; its ring of four stages is 1024 · tile bytes / 2.
+/// A kernel of matmul.cu.
 const fn bf16(entry: &'static str, threads: u32) -> KernelSpec {
     KernelSpec { module: "matmul", entry, params: &[P, P, P, P, I, I, I, I, I, I], threads }
 }
 
+/// Bytes of shared memory per row of a square tile: four stages of 32 bf16 of both operands.
+const SHARED_BYTES_PER_ROW: usize = 4 * 32 * 2 * 2;
+
 /// Kernels of one tile size and alignment: by layout, then for outputs in bf16 and in f32.
 struct Family {
+    /// Rows and columns of the output per block.
     tile: usize,
     kernels: [[KernelSpec; 2]; 3],
 }
@@ -116,7 +120,7 @@ fn matmul_bf16(
     let launch = cuda
         .launch(spec)
         .grid([u32::try_from(num_tiles(m, n, family.tile)).unwrap_or(u32::MAX), 1, 1])
-        .shared_bytes(family.tile as u32 * 512)
+        .shared_bytes((family.tile * SHARED_BYTES_PER_ROW) as u32)
         .output(&mut out)
         .input(a)
         .input(b);
