@@ -55,7 +55,7 @@ impl DeviceChoice {
             Self::Auto => match CudaDevice::open(0) {
                 Ok(cuda) => {
                     let device = Device::Cuda(cuda);
-                    let text = format!("{} (chosen by --device auto)", device.describe());
+                    let text = format!("{} (--device auto)", device.describe());
                     Ok((device, text))
                 }
                 Err(error) => {
@@ -63,7 +63,7 @@ impl DeviceChoice {
                     let reason = error.to_string();
                     let reason = reason.lines().next().unwrap_or_default();
                     let reason = reason.trim_start_matches("device: ");
-                    Ok((Device::Cpu, format!("cpu (chosen by --device auto: {reason})")))
+                    Ok((Device::Cpu, format!("cpu (--device auto: {reason})")))
                 }
             },
         }

@@ -25,6 +25,8 @@ fn eval(model: &Path, rows: &[Value], flags: &[&str]) -> Ran {
     args.extend(flags.iter().map(|flag| flag.to_string()));
     let ran = hooke(&args).ok();
     assert_eq!(ran.stderr, "", "results only");
+    let device = ran.device.as_deref().unwrap_or_default();
+    assert!(device.contains("--device auto") && device.len() <= 80, "{device:?}");
     ran
 }
 

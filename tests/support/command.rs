@@ -10,8 +10,10 @@ pub struct Ran {
     pub code: Option<i32>,
     /// Results.
     pub stdout: String,
-    /// Everything else.
+    /// Everything else but `device`.
     pub stderr: String,
+    /// The line that names the device, in front of everything else that is not a result.
+    pub device: Option<String>,
 }
 
 /// The binary of this build, in an environment that does not depend on the caller's.
@@ -35,7 +37,11 @@ pub fn hooke<S: AsRef<str>>(args: &[S]) -> Ran {
 pub fn finish(output: Output) -> Ran {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-    let ran = Ran { code: output.status.code(), stdout, stderr };
+    let (device, stderr) = match stderr.split_once('\n') {
+        Some((line, rest)) if line.starts_with("device  ") => (Some(line.into()), rest.into()),
+        _ => (None, stderr),
+    };
+    let ran = Ran { code: output.status.code(), stdout, stderr, device };
     assert!(!ran.stderr.contains("panicked"), "{ran:?}");
     ran
 }
