@@ -149,5 +149,5 @@ fn operands_that_do_not_fit_are_named() {
     let dweight = ViewMut::from_host(&mut out[..6], [2, 3]);
     let dout = View::from_host(&[0.0f64; 6], [2, 3]);
     let error = backward(&Device::Cpu, dweight, dout, tokens);
-    assert_eq!(error.unwrap_err().to_string(), "embedding.backward: dweight has f32, expected f64");
+    assert_eq!(error.unwrap_err().to_string(), "embedding.backward: dout has f64, expected f32");
 }
