@@ -202,7 +202,8 @@ EXPORT CUresult cuGetErrorName(CUresult code, const char** text) {
 
 // The first report is part of the text, so it shows in the product's own error message.
 EXPORT CUresult cuGetErrorString(CUresult code, const char** text) {
-    static thread_local std::string sentence;
+    // Never destroyed: a caller's own thread-locals may still ask while they are dropped.
+    static thread_local std::string& sentence = *new std::string;
     std::lock_guard<std::recursive_mutex> lock(driver().mutex);
     Driver& d = driver();
     sentence = std::string("emulated driver: ") + name_of(code);

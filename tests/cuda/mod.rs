@@ -9,6 +9,7 @@ mod cross_entropy;
 mod elementwise;
 mod embedding;
 mod faults;
+mod images;
 mod matmul;
 mod model;
 mod qk_norm;
